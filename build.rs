@@ -10,6 +10,8 @@ use tonic_prost_build::Builder;
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const PACKAGE: &str = "jackfield.v1";
+/// The contract that credential sources serve.
+const SOURCE_PACKAGE: &str = "jackfield.source.v1";
 
 fn main() -> Result {
     println!("cargo:rerun-if-changed=proto/google");
@@ -24,12 +26,17 @@ fn main() -> Result {
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     // Encoded by the compiler itself: prost-types does not know the option debug_redact and would drop it.
     fs::write(out.join("descriptor_set.bin"), compiler.encode_file_descriptor_set())?;
+    // This server does not serve it, so it is not among the files above.
+    compiler.open_file("proto/jackfield/source/v1/source.proto")?;
+    fs::write(out.join("source_descriptor_set.bin"), compiler.encode_file_descriptor_set())?;
 
     let pool = compiler.descriptor_pool();
     let builder =
         tonic_prost_build::configure().build_transport(false).codec_path("crate::codec::Codec").btree_map(".");
-    let (builder, debug) = redact(builder, &pool)?;
+    let (builder, debug) = redact(builder, &pool, PACKAGE)?;
     fs::write(out.join("debug.rs"), debug)?;
+    let (builder, debug) = redact(builder, &pool, SOURCE_PACKAGE)?;
+    fs::write(out.join("source_debug.rs"), debug)?;
     fs::write(out.join("message.rs"), message_traits(&pool)?)?;
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
@@ -37,10 +44,11 @@ fn main() -> Result {
 }
 
 /// Writes `Debug` for messages with secrets, and keeps the code generator from doing so.
-fn redact(mut builder: Builder, pool: &DescriptorPool) -> Result<(Builder, String)> {
+fn redact(mut builder: Builder, pool: &DescriptorPool, package: &str) -> Result<(Builder, String)> {
     let mut debug = String::new();
     let mut skip_debug = Vec::new();
-    for message in messages(pool).filter(|message| message.fields().any(|field| redacted(&field))) {
+    let of_package = pool.all_messages().filter(|message| message.package_name() == package);
+    for message in of_package.filter(|message| message.fields().any(|field| redacted(&field))) {
         skip_debug.push(format!(".{}", message.full_name()));
         let mut shown = String::new();
         for field in message.fields().filter(|field| field.containing_oneof().is_none_or(|it| it.is_synthetic())) {

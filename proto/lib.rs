@@ -18,9 +18,21 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/message.rs"));
 }
 
+/// The contract that credential sources serve.
+pub mod source {
+    /// Package `jackfield.source.v1`.
+    pub mod v1 {
+        tonic::include_proto!("jackfield.source.v1");
+        include!(concat!(env!("OUT_DIR"), "/source_debug.rs"));
+    }
+}
+
 /// All files of the contract and what they import, as an encoded `google.protobuf.FileDescriptorSet` with comments and
 /// options.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor_set.bin"));
+
+/// The same with the contract of credential sources.
+pub const SOURCE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source_descriptor_set.bin"));
 
 /// Domain of every `google.rpc.ErrorInfo` that Jackfield sends.
 pub const ERROR_DOMAIN: &str = "jackfield";

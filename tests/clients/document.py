@@ -3,7 +3,7 @@
 Runs the "sh" blocks of the document, or of one of its sections, in one shell, and compares what they print with the "text" block
 after each. A line "…" stands for any lines, and "…" within a line for any text. Ids, times and etags may differ.
 
-Environment: as in session.sh, and JACKFIELD_EXAMPLE, the host and port of the example of README.md.
+Environment: as in session.sh, and JACKFIELD_EXAMPLE and JACKFIELD_PROVIDER, the hosts and ports of the examples of README.md.
 """
 
 import os
@@ -59,7 +59,8 @@ def run(commands: list[str]) -> list[str]:
         binary.symlink_to(Path(os.environ["JACKFIELD"]).absolute())
         Path(directory, "data").symlink_to(Path(os.environ["JACKFIELD_DATA"]).absolute())
         script = f"\necho '{MARK}'\n".join([*commands, ""]).replace("127.0.0.1:7443", os.environ["JACKFIELD_ADDRESS"])
-        script = script.replace("localhost:8443", os.environ.get("JACKFIELD_EXAMPLE", "localhost:8443"))
+        for name, address in [("JACKFIELD_EXAMPLE", "localhost:8443"), ("JACKFIELD_PROVIDER", "localhost:8444")]:
+            script = script.replace(address, os.environ.get(name, address))
         shell = ["bash", "-u", "-c", script]
         done = subprocess.run(
             shell, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

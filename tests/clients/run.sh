@@ -21,6 +21,7 @@ client_tests() {
   client_test "session of docs/session.md" document_session "$have_documents" "grpcurl, jq or Python"
   client_test "Python grpcio session" python_session "$have_python" "the Python packages"
   client_test "Python grpcio, ordinary hardship" python_ordinary "$have_python" "the Python packages"
+  client_test "Python grpcio, the Fiscus page" python_fiscus "$have_python" "the Python packages"
   client_test "Go session" go_session "$have_go" "Go or its plugins for protobuf"
   client_test "Java session" java_session "$have_java" "Java, Maven or the libraries"
   client_test "Node session" node_session "$have_node" "Node or its packages"
@@ -80,6 +81,17 @@ install_node() {
   logged npm --prefix "$NODE_TOOLS" ci --ignore-scripts --no-audit --no-fund && touch "$NODE_TOOLS/complete"
 }
 
+# The OAuth servers that tests start. The scripts that run them are not part of the directory.
+install_providers() {
+  command -v node >/dev/null && command -v npm >/dev/null || return 1
+  NPM_PROVIDERS=$(tools_for providers tests/providers/package.json tests/providers/package-lock.json)
+  export NPM_PROVIDERS
+  [ ! -e "$NPM_PROVIDERS/complete" ] || return 0
+  installing "OAuth servers for Node" && rm -rf "$NPM_PROVIDERS" && mkdir "$NPM_PROVIDERS"
+  cp tests/providers/package*.json "$NPM_PROVIDERS"
+  logged npm --prefix "$NPM_PROVIDERS" ci --ignore-scripts --no-audit --no-fund && touch "$NPM_PROVIDERS/complete"
+}
+
 # Each release of the client has its own directory, because only one of them can be in an environment.
 install_cloudspot() {
   local requirements
@@ -101,9 +113,9 @@ grpcurl_session() {
   tests/clients/session.sh
 }
 
-# The document has the reader start the example in another shell. Here it has a free port.
+# The document has the reader start the examples in other shells. Here they have free ports.
 readme_session() {
-  with_example "$VENV/bin/python" tests/clients/document.py README.md "A session"
+  with_example login-backend with_provider "$VENV/bin/python" tests/clients/document.py README.md "A session"
 }
 
 document_session() {
@@ -118,12 +130,16 @@ python_ordinary() {
   "$VENV/bin/python" tests/clients/ordinary.py
 }
 
+python_fiscus() {
+  with_example credential-source "$VENV/bin/python" tests/clients/fiscus.py
+}
+
 # The code is generated with the configuration files that users are told to use.
 go_session() {
   local directory=$WORK/go
   mkdir -p "$directory" && cp tests/clients/go/* "$directory" || return
   (cd proto && PATH=$GO_TOOLS:$PATH buf generate --template buf.gen.go.yaml --output "$directory/gen") || return
-  go -C "$directory" build -o session . && with_example "$directory/session"
+  go -C "$directory" build -o session . && with_example login-backend "$directory/session"
 }
 
 java_session() {
@@ -132,7 +148,7 @@ java_session() {
   (cd proto && PATH=$JAVA_TOOLS/bin:$PATH buf generate --template buf.gen.java.yaml --output "$directory/gen") || return
   find "$directory/gen" -name '*.java' >"$directory/sources"
   javac -d "$directory/classes" -cp "$JAVA_TOOLS/lib/*" @"$directory/sources" tests/clients/java/Session.java || return
-  with_example java -cp "$directory/classes:$JAVA_TOOLS/lib/*" Session
+  with_example login-backend java -cp "$directory/classes:$JAVA_TOOLS/lib/*" Session
 }
 
 node_session() {
@@ -141,7 +157,7 @@ node_session() {
   "$JACKFIELD" descriptors --out "$directory/jackfield.binpb" || return
   (cd "$directory" && PATH=$NODE_TOOLS/node_modules/.bin:$PATH &&
     buf generate --template "$OLDPWD/proto/buf.gen.typescript.yaml" --output gen && tsc) || return
-  with_example node "$directory/out/session.js"
+  with_example login-backend node "$directory/out/session.js"
 }
 
 envoy_session() {
@@ -181,22 +197,37 @@ with_server() {
   return "$status"
 }
 
-# with_example COMMAND…: runs a command while the example of a system that checks log-ins does so at a free port.
+# with_example NAME COMMAND…: runs a command while the example of this name listens at a free port.
 # Its certificates are in $JACKFIELD_DATA/example, and JACKFIELD_EXAMPLE is its host and port.
 with_example() {
-  local status=0 said=$JACKFIELD_DATA/example.out
+  with_program JACKFIELD_EXAMPLE "$1" "$JACKFIELD_DATA/example" 127.0.0.1:0 -- "${@:2}"
+}
+
+# with_provider COMMAND…: the same with the example of an OAuth provider, whose host and port is JACKFIELD_PROVIDER.
+with_provider() {
+  with_program JACKFIELD_PROVIDER oauth-provider 127.0.0.1:0 -- "$@"
+}
+
+# with_program VARIABLE PROGRAM ARGUMENT… -- COMMAND…: runs a command while another program runs that says its host and port.
+with_program() {
+  local variable=$1 name=$2 arguments=() status=0 process address
+  shift 2
+  while [ "$1" != -- ]; do arguments+=("$1") && shift; done
+  shift
+  local said=$JACKFIELD_DATA/$name.out
   touch "$said"
-  "$(program login-backend)" "$JACKFIELD_DATA/example" 127.0.0.1:0 >"$said" 2>&1 &
-  EXAMPLE=$!
-  if JACKFIELD_EXAMPLE=$(await_text "$EXAMPLE" "$said" 'localhost:[0-9]+'); then
-    export JACKFIELD_EXAMPLE
+  "$(program "$name")" "${arguments[@]}" >"$said" 2>&1 &
+  process=$!
+  EXAMPLES="$EXAMPLES $process"
+  if address=$(await_text "$process" "$said" 'localhost:[0-9]+'); then
+    export "$variable=$address"
     "$@" || status=$?
   else
-    echo "the example did not start:" && cat "$said" && status=1
+    echo "$name did not start:" && cat "$said" && status=1
   fi
-  kill "$EXAMPLE" 2>/dev/null
-  wait "$EXAMPLE" 2>/dev/null
-  EXAMPLE=
+  kill "$process" 2>/dev/null
+  wait "$process" 2>/dev/null
+  EXAMPLES=${EXAMPLES/ $process/}
   return "$status"
 }
 

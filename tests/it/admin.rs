@@ -89,6 +89,8 @@ async fn fill(server: &TestServer, tenant: &str) {
     let credential = steps::credential(client, facts, fixture::oauth2_material("token", "refresh")).await;
     steps::configuration(client, fixture::a_configuration(&credential.id, "Team A")).await;
     steps::revealed(client, "ext:work").await;
+    let source = v1::SetCredentialSourceRequest { source: Some(fixture::a_stream_source("ada")), ..Default::default() };
+    client.user_connectors().set_credential_source(source).await.unwrap();
     steps::user(client, v1::User { labels: fixture::strings([("team", "a")]), ..fixture::a_user("ann") }).await;
     let application =
         v1::Application { labels: fixture::strings([("team", "a")]), ..fixture::an_application("Gallery") };
@@ -120,6 +122,7 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
         "user",
         "application",
         "permission_grant",
+        "credential_source",
         "session",
         "routing_policy",
         "routing_target",
@@ -234,7 +237,7 @@ on_both! {
         };
         let refusal = expect_status(send(delete("name:alpha", false)).await, Code::FailedPrecondition, "IN_USE");
         assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("tenant", &*alpha.id));
-        let uses = [("key", "1"), ("connector", "1"), ("connector_event", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1"), ("application", "1"), ("permission_grant", "1")];
+        let uses = [("key", "1"), ("connector", "1"), ("connector_event", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1"), ("application", "1"), ("permission_grant", "1"), ("credential_source", "1")];
         for (resource, count) in uses {
             assert_eq!(refusal.metadata(&format!("used_by.{resource}")), count, "{resource}");
         }

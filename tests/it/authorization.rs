@@ -2,11 +2,19 @@
 //! below.
 
 mod attacks;
+mod bound;
 pub(crate) mod callback;
+mod chromium;
+mod client_key;
+pub(crate) mod device;
 mod ends;
 mod faults;
 mod journal;
+mod keycloak;
+mod npm;
 mod openid;
+mod planted;
+mod returns;
 mod start;
 
 use std::time::Duration;
@@ -52,8 +60,16 @@ impl World {
         endpoints: impl FnOnce(&OAuthProvider) -> v1::OAuth2Connector,
         change: impl FnOnce(&OAuthProvider, &mut v1::Connection),
     ) -> Self {
+        Self::of(server.client("alpha"), endpoints, change).await
+    }
+
+    /// The same for another caller.
+    async fn of(
+        client: Client,
+        endpoints: impl FnOnce(&OAuthProvider) -> v1::OAuth2Connector,
+        change: impl FnOnce(&OAuthProvider, &mut v1::Connection),
+    ) -> Self {
         let provider = OAuthProvider::start(&[BACK]).await;
-        let client = server.client("alpha");
         let connector = v1::Connector {
             kind: Some(v1::connector::Kind::Oauth2(endpoints(&provider))),
             ..login::connector(&client, &provider.system, "provider").await
@@ -144,6 +160,7 @@ on_both! {
         let (session, url) = world.start(world.request("ada")).await;
         assert_eq!(session.state(), v1::AuthorizationState::Started);
         assert_eq!((&*session.redirect_uri, &*session.return_uri, &*session.principal), (BACK, "", "alpha"));
+        assert_eq!(session.completion_mode(), v1::CompletionMode::Confirmed);
         assert_eq!(session.scopes, ["read", "write"]);
         let asked = query_of(&url);
         for (name, value) in [("response_type", "code"), ("client_id", "c1"), ("code_challenge_method", "S256")] {
@@ -185,14 +202,21 @@ on_both! {
             TestServer::start_with(backend, |config| config.drain.grace = Duration::from_secs(120)).await;
         let world = World::new(&server).await;
         let (session, _) = world.start(world.request("ada")).await;
-        let request = v1::WatchAuthorizationRequest { reference: session.id.clone() };
-        let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
-        assert_eq!(watching.next().await.unwrap().unwrap().authorization.unwrap(), session);
+        let watch = async |deadline: Option<Duration>| {
+            let mut request = tonic::Request::new(v1::WatchAuthorizationRequest { reference: session.id.clone() });
+            deadline.into_iter().for_each(|deadline| request.set_timeout(deadline));
+            let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
+            assert_eq!(watching.next().await.unwrap().unwrap().authorization.unwrap(), session);
+            watching
+        };
+        let watching = [watch(None).await, watch(Some(Duration::from_secs(600))).await];
         let stopped = tokio::time::timeout(Duration::from_secs(60), server.stop()).await;
         assert!(stopped.expect("it does not wait for the session"));
-        let ended = watching.next().await.unwrap().map(tonic::Response::new);
-        expect_status(ended, Code::Unavailable, "SERVER_UNAVAILABLE");
-        assert!(watching.next().await.is_none());
+        for mut watching in watching {
+            let ended = watching.next().await.unwrap().map(tonic::Response::new);
+            expect_status(ended, Code::Unavailable, "SERVER_UNAVAILABLE");
+            assert!(watching.next().await.is_none());
+        }
     }
 
     async fn a_credential_is_authorised_again_in_place(server) {

@@ -25,7 +25,8 @@ struct Case {
 }
 
 /// Fields of which one is required, whichever it is.
-const ONE_OF_SEVERAL: [&str; 5] = [
+const ONE_OF_SEVERAL: [&str; 6] = [
+    "jackfield.v1.AuthenticateUserConnectorRequest.material",
     "jackfield.v1.CompleteAuthorizationRequest.error",
     "jackfield.v1.CompleteAuthorizationRequest.state",
     "jackfield.v1.User.username",

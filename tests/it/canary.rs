@@ -7,6 +7,7 @@ mod authorization;
 mod plant;
 mod raw;
 mod revocation;
+mod source;
 mod sown;
 
 use std::path::Path;
@@ -170,7 +171,7 @@ on_both! {
         let mut sown = Sown { targets, canaries: vec![password, stranger], replies: Vec::new() };
 
         let fields = secret_fields();
-        assert_eq!(fields.len(), 45, "a field was added or removed: {:?}", fields.iter().map(SecretField::name).collect::<Vec<_>>());
+        assert_eq!(fields.len(), 56, "a field was added or removed: {:?}", fields.iter().map(SecretField::name).collect::<Vec<_>>());
         for field in &fields {
             sown.attempts(&server, field).await;
         }
@@ -197,6 +198,7 @@ on_both! {
         license_session(&server, &mut sown).await;
         let of_authorizations = authorization::authorize(&server, &mut sown).await;
         revocation::revoke(&server, &mut sown).await;
+        source::give(&server, &mut sown).await;
         sown.hand_out(&server, &fields).await;
         sown.read_everything(&server).await;
         let rewrap = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };

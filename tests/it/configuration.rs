@@ -246,11 +246,40 @@ on_both! {
             }
         };
         refused(empty.clone()).await;
+        let enabled = |enabled, settings| {
+            let workflow = v1::WorkflowSettings { enabled, settings };
+            v1::Configuration { workflow_settings: [("sync".to_owned(), workflow)].into_iter().collect(), ..Default::default() }
+        };
+        let kept = async |change| {
+            client.configurations().update_configuration(update("ext:while it is valid", &short, change)).await
+        };
+        kept(enabled(true, None)).await.unwrap();
         clock.advance(std::time::Duration::from_secs(3600));
         refused(short.clone()).await;
         // Existing configurations stay, and can be changed and destroyed.
         let change = v1::Configuration { meta: Some(fixture::object([("a", "b")])), ..Default::default() };
         let request = update("ext:while it is valid", &short, change);
+        client.configurations().update_configuration(request).await.unwrap();
+        // A workflow that is enabled stays so, and can be changed.
+        kept(enabled(true, Some(fixture::object([("every", "day")])))).await.unwrap();
+        kept(enabled(false, None)).await.unwrap();
+        expect_status(kept(enabled(true, None)).await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+        let none = update("ext:while it is valid", "ext:none", enabled(true, None));
+        expect_status(client.configurations().update_configuration(none).await, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+        // But no workflow can be enabled, whatever way it is asked for.
+        for (path, credential) in [("workflow_settings", &short), ("workflow_settings.sync", &empty)] {
+            let default = found(&client, "", credential).await.id;
+            let request = v1::UpdateConfigurationRequest {
+                update_mask: Some(prost_types::FieldMask { paths: vec![path.to_owned()] }),
+                ..update(&default, credential, enabled(true, None))
+            };
+            let result = client.configurations().update_configuration(request).await;
+            let refusal = expect_status(result, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+            assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("credential", &**credential), "{path}");
+            assert!(found(&client, "", credential).await.workflow_settings.is_empty(), "{path}");
+        }
+        let default = found(&client, "", &short).await.id;
+        let request = update(&default, &short, enabled(false, None));
         client.configurations().update_configuration(request).await.unwrap();
         assert!(destroyed(&client, destroy("ext:while it is valid", &short)).await);
         assert!(found(&client, "", &empty).await.is_default);

@@ -4,6 +4,7 @@
 mod delete;
 mod identity;
 mod limits;
+pub(crate) mod probe;
 mod rotate;
 mod secrets;
 mod update;
@@ -59,6 +60,7 @@ on_both! {
             linking: v1::LinkingType::Disabled.into(),
             client_authentication: v1::ClientAuthentication::ClientSecretBasic.into(),
             iss_parameter_supported: Some(false),
+            grant_type: v1::ConnectionGrantType::AuthorizationCode.into(),
             active: Some(true),
             create_time: created.create_time,
             update_time: created.create_time,
@@ -170,6 +172,7 @@ pub(crate) fn everything() -> v1::Connection {
         refresh_token_grace_period: Some(fixture::milliseconds(1_500)),
         return_uris: vec!["https://app.example.com/back".to_owned()],
         iss_parameter_supported: Some(true),
+        grant_type: v1::ConnectionGrantType::AuthorizationCode.into(),
         ..Default::default()
     }
 }

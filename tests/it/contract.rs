@@ -31,7 +31,7 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
 
 /// Methods that may change something but take no request id: repeats return the current state, or call the other system again,
 /// and their answers contain secrets that are not stored for repeats.
-const WITHOUT_REQUEST_ID: [&str; 10] = [
+const WITHOUT_REQUEST_ID: [&str; 11] = [
     "AuthenticateApplicationUser",
     "AuthenticateUser",
     "CompleteAuthorization",
@@ -41,14 +41,21 @@ const WITHOUT_REQUEST_ID: [&str; 10] = [
     "ReportTokenRejected",
     "RevealCredential",
     "StartAuthorization",
+    "TestConnection",
     "TestConnector",
 ];
 
 /// Methods that stream the results of one piece of work.
-const REPORTS: [&str; 1] = ["TestConnector"];
+const REPORTS: [&str; 2] = ["TestConnection", "TestConnector"];
 
 /// Methods that stream the states of one thing.
 const WATCHES: [&str; 1] = ["WatchAuthorization"];
+
+/// Methods in which both sides send messages.
+const CONVERSATIONS: [&str; 1] = ["ServeCredentials"];
+
+/// Methods about the credential source of a user, or of the tenant, which has no other name.
+const OF_A_SOURCE: [&str; 2] = ["DeleteCredentialSource", "GetCredentialSource"];
 
 /// Methods that name a session, which is not done by reference: by its application and its token.
 const OF_A_SESSION: [&str; 2] = ["GetSessionUser", "GetSessionPermissions"];
@@ -150,16 +157,16 @@ fn requests_and_responses_belong_to_one_method_each() {
     for method in methods() {
         assert_eq!(method.input().full_name(), format!("{PACKAGE}.{}Request", method.name()));
         assert_eq!(method.output().full_name(), format!("{PACKAGE}.{}Response", method.name()));
-        assert!(!method.is_client_streaming(), "{}", method.full_name());
+        let converses = CONVERSATIONS.contains(&method.name());
+        assert_eq!(method.is_client_streaming(), converses, "{}", method.full_name());
     }
 }
 
 #[test]
 fn lists_and_nothing_else_stream_pages() {
     let mut lists = 0;
-    for method in
-        methods().into_iter().filter(|method| !REPORTS.contains(&method.name()) && !WATCHES.contains(&method.name()))
-    {
+    let others: Vec<_> = REPORTS.into_iter().chain(WATCHES).chain(CONVERSATIONS).collect();
+    for method in methods().into_iter().filter(|method| !others.contains(&method.name())) {
         let name = method.full_name();
         assert_eq!(method.is_server_streaming(), method.name().starts_with("List"), "{name}");
         if !method.is_server_streaming() {
@@ -183,7 +190,7 @@ fn lists_and_nothing_else_stream_pages() {
 
 #[test]
 fn reports_stream_single_results() {
-    for name in REPORTS.into_iter().chain(WATCHES) {
+    for name in REPORTS.into_iter().chain(WATCHES).chain(CONVERSATIONS) {
         let method = methods().into_iter().find(|method| method.name() == name).expect(name);
         assert!(method.is_server_streaming(), "{name}");
         let output = method.output();
@@ -196,7 +203,7 @@ fn reading_is_declared() {
     for method in methods() {
         // It may have a token replaced.
         let refreshes = method.name() == "GetUserConnectionCredentials";
-        let verbs = ["Explain", "Get", "List", "Resolve", "Watch"];
+        let verbs = ["Explain", "Get", "List", "Resolve", "Serve", "Watch"];
         let reads = !refreshes && verbs.iter().any(|verb| method.name().starts_with(verb));
         assert_eq!(reads_only(&method), reads, "{}", method.full_name());
     }
@@ -228,6 +235,10 @@ fn resources_are_named_by_reference() {
         if method.name() == "GetUserConnectionCredentials" {
             let fields = ["connection", "user_id"].map(|name| has_field(&method.input(), name, "string"));
             assert_eq!(fields, [true, true]);
+            continue;
+        }
+        if OF_A_SOURCE.contains(&method.name()) {
+            assert!(has_field(&method.input(), "user_id", "string"), "{}", method.name());
             continue;
         }
         if OF_A_SESSION.contains(&method.name()) {
@@ -274,6 +285,7 @@ fn resources_have_id_times_and_etag() {
         "Connection",
         "Connector",
         "Credential",
+        "CredentialSource",
         "Key",
         "Tenant",
         "User",

@@ -6,6 +6,7 @@ mod compare;
 mod logins;
 mod matrix;
 mod program;
+mod sources;
 mod wire;
 
 use proptest::strategy::Strategy;

@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jackfield_api::v1;
 use jackfield_api::v1::route::Target;
 use jackfield_api::v1::routing_rule::Target as RuleTarget;
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::request::reference::Ref;
 use jackfield_testkit::{Backend, Client, Reply, System, TestServer, expect_status, fixture, logs, on_both};
 use tonic::{Code, Response, Status};
 
 use crate::login::{a_login, a_system, a_user, connector, create, log_in};
+use crate::steps;
 use crate::storage::eventually;
 
 pub(crate) fn rule(domains: &[&str], target: RuleTarget) -> v1::RoutingRule {
@@ -423,5 +427,32 @@ mod postgres {
         let log = logs::text();
         let failed = log.lines().filter(|line| line.contains("could not be pinned"));
         assert_eq!(failed.filter(|line| both.iter().any(|id| line.contains(id))).collect::<Vec<_>>(), [""; 0]);
+    }
+
+    /// Locks are taken from the top down, whatever the order of the rules: a connector before its connections.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn connectors_are_locked_before_connections() {
+        let server = TestServer::start(Backend::Postgres).await;
+        let (alpha, tenant) = (server.client("alpha"), steps::tenant_id(&server, "alpha").await);
+        let directory = create(&alpha, fixture::a_connector("directory")).await.id;
+        let provider = create(&alpha, fixture::an_oauth2_connector("provider")).await.id;
+        let connection = Some(fixture::a_connection("login", &provider));
+        let request = v1::CreateConnectionRequest { connection, ..Default::default() };
+        let connection = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
+        let store = server.store().await;
+        let txn = store.write().await.unwrap();
+        // As the deletion of a connector does.
+        let locked = |id: &str| Ref::Id(id.parse().unwrap());
+        txn.find_for_update::<Connector>(tenant, &locked(&directory)).await.unwrap().unwrap();
+        let rules =
+            vec![rule(&["a.example"], RuleTarget::Connection(connection.id.clone())), rule(&["*"], to(&directory))];
+        let replacing = tokio::spawn(async move { try_replace(&alpha, "", rules).await });
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("it waits for the connector", async || server.sql(waiting).await == ["1"]).await;
+        txn.find_for_update::<Connection>(tenant, &locked(&connection.id)).await.unwrap().unwrap();
+        txn.rollback().await.unwrap();
+        store.close().await;
+        assert_eq!(replacing.await.unwrap().unwrap().rules.len(), 2);
     }
 }

@@ -28,6 +28,12 @@ pub(crate) async fn route(client: &Client, target: v1::routing_rule::Target) {
     client.connectors().replace_routing_policy(request).await.expect("a routing policy");
 }
 
+/// Sets a credential source.
+pub(crate) async fn source(client: &Client, source: v1::CredentialSource) {
+    let request = v1::SetCredentialSourceRequest { source: Some(source), ..Default::default() };
+    client.user_connectors().set_credential_source(request).await.expect("a credential source");
+}
+
 /// Stores an application.
 pub(crate) async fn application(client: &Client, application: v1::Application) -> v1::Application {
     let request = v1::CreateApplicationRequest { application: Some(application), ..Default::default() };

@@ -1,5 +1,7 @@
 //! UserConnectorService: links between users and connectors, and what is removed with them.
 
+mod authenticate;
+mod source;
 mod state;
 
 use futures::future::join_all;

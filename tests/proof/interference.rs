@@ -13,6 +13,8 @@ mod logins;
 #[path = "../it/isolation/program.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod program;
+#[path = "../it/isolation/sources.rs"]
+mod sources;
 #[path = "../it/isolation/wire.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod wire;

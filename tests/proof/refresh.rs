@@ -1,17 +1,29 @@
-//! No grant is lost by our own doing: whatever happens to callers, servers, the network and the clock while credentials are refreshed, no
+//! The server itself loses no grant: whatever happens to callers, servers, the network and the clock while credentials are refreshed, no
 //! refresh token is used twice, and each credential has the live one or says that it may not.
 //!
 //! The provider replaces refresh tokens, and ends a grant when one is used twice. Cases run many at a time, so that crashes meet refreshes at
 //! every step.
 
+mod bugs;
+mod case;
+mod crowd;
+mod herd;
+mod losses;
+mod lost;
+mod outage;
+mod pace;
+mod reference;
+mod settle;
 #[path = "../it/refresh/world.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod world;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -19,11 +31,14 @@ use futures::stream;
 use jackfield_api::v1;
 use jackfield_domain::{Clock, SystemClock, Timestamp};
 use jackfield_testkit::proof::{self, Rng};
-use jackfield_testkit::provider::Endpoint;
-use jackfield_testkit::{Backend, Client, ProviderFault, ProviderOptions, TestServer};
-use tokio::time::{sleep, timeout};
+use jackfield_testkit::provider::{Endpoint, Gate};
+use jackfield_testkit::{Backend, Provider, ProviderFault, ProviderOptions, TestServer, fixture};
+use tokio::time::timeout;
 
-use self::world::{Grant, World};
+use self::case::Case;
+use self::lost::{Losses, Planted, Round, Slowness};
+use self::settle::{INDETERMINATE, VALID, settle, told_in_vain};
+use self::world::World;
 
 /// The number of cases on each database; the variable sets another one.
 const CASES_VARIABLE: &str = "PROOF_REFRESH_CASES";
@@ -32,31 +47,49 @@ const CASES: usize = 600;
 const AT_ONCE: usize = 200;
 /// The longest time that the provider is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The time for which answers are held back before a crash, so that many come at once.
+const HELD: Duration = Duration::from_millis(500);
 /// The credentials that are prepared at once, so that a slow machine can keep its deadlines.
 const PREPARED_AT_ONCE: usize = 20;
-/// The reason of a response whose connection ended.
-const CONNECTION_LOST: &str = "CONNECTION_LOST";
-/// The reason of a response that did not come in time. On a slow machine there may be others than those of the faults.
-const TIMEOUT: &str = "CALLER_TIMEOUT";
-/// The reason of a response whose server crashed.
-const PROCESS_ENDED: &str = "PROCESS_ENDED";
 
 /// A clock that is wrong by as much as a harness says.
 #[derive(Debug, Default)]
 struct Skewed(AtomicI64);
 
+/// The cases to run.
+#[derive(Clone, Copy)]
+struct Plan {
+    backend: Backend,
+    cases: usize,
+    /// The time for which the provider accepts a spent refresh token again.
+    grace: Duration,
+    /// The probability that a caller stores the tokens of another grant, in a hundred.
+    replaces: u64,
+}
+
 /// The outcomes of cases.
 #[derive(Default)]
-struct Seen {
+struct Outcome {
+    cases: usize,
+    crashes: usize,
     /// The number of credentials in each state.
     states: BTreeMap<&'static str, usize>,
-    /// The number of responses that count as lost, by the reason that the server gives.
-    lost: BTreeMap<String, usize>,
+    losses: Losses,
+    /// The uses of spent tokens.
+    reuses: usize,
+    /// The refreshes that issued tokens.
+    refreshes: usize,
     wrong: Vec<String>,
 }
 
-/// The number of faults of each kind.
-type Planted = Arc<Mutex<BTreeMap<&'static str, usize>>>;
+/// The crash of a round.
+#[derive(Clone, Copy)]
+enum Crash {
+    /// At some time after callers came: anything from the lease to the end of a refresh may be under way.
+    While(Duration),
+    /// At some time after many answers came at once, which are then written to the journal and stored.
+    Answered(Duration),
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_grant_is_lost_by_our_own_doing() {
@@ -75,64 +108,52 @@ mod postgres {
 async fn check(backend: Backend) {
     let _turn = proof::turn();
     let (seed, cases) = (proof::seed(), proof::setting(CASES_VARIABLE, CASES));
-    let mut rng = Rng::new(seed);
-    let clock = Arc::new(Skewed::default());
-    let mut servers = start(backend, &clock).await;
-    let mut world = World::on(&servers[0], ProviderOptions::default()).await;
-    let (mut seen, mut crashes, planted) = (Seen::default(), 0, Planted::default());
-    for round in 0..cases.div_ceil(AT_ONCE) {
-        let count = AT_ONCE.min(cases - round * AT_ONCE);
-        // After a restart it has another port.
-        world.client = servers[0].client("alpha");
-        let grants = stream::iter(0..count).map(|number| {
-            let user = format!("user-{round}-{number}");
-            let world = &world;
-            async move { world.expired(&user).await }
-        });
-        let grants: Vec<_> = grants.buffered(PREPARED_AT_ONCE).collect().await;
-        // The clock of the first server alone: those of replicas differ.
-        clock.0.store(i64::try_from(rng.below(40)).expect("seconds") * 1_000_000 - 20_000_000, Ordering::Relaxed);
-        let (mut faults, counts) = (rng.fork(), Arc::clone(&planted));
-        world.provider.fail_by(move |endpoint, _| match endpoint {
-            Endpoint::Token => {
-                let (kind, fault) = fault(&mut faults);
-                *counts.lock().expect("counts").entry(kind).or_default() += 1;
-                fault
-            }
-            Endpoint::Revocation => ProviderFault::none(),
-        });
-        let clients: Vec<_> = servers.iter().map(|server| server.client("alpha")).collect();
-        let callers = join_all(grants.iter().map(|grant| case(&world, grant, &clients, rng.fork())));
-        // Every second round has a crash, at some time while the provider is asked.
-        let crash = (round % 2 == 0).then(|| Duration::from_millis(rng.below(1_500)));
-        match crash {
-            None => drop(callers.await),
-            Some(after) => {
-                let _ = timeout(after, callers).await;
-                let victim = usize::try_from(rng.below(servers.len() as u64)).expect("an index");
-                servers[victim].crash();
-                servers[victim].restart().await;
-                crashes += 1;
-            }
-        }
-        clock.0.store(0, Ordering::Relaxed);
-        world.provider.fail_by(|_, _| ProviderFault::none());
-        settle(&world, &servers[0], &grants, &mut seen).await;
-    }
-    let planted = planted.lock().expect("counts").clone();
-    seen.check_lost(&planted);
-    let Seen { states, lost, wrong } = seen;
-    let reuses = world.provider.totals().reuses;
-    proof::report(&format!(
-        "refreshes on {backend:?}: seed={seed} cases={cases} crashes={crashes} uses of a spent token={reuses} wrong={} {states:?} lost={lost:?}",
-        wrong.len()
-    ));
-    assert!(wrong.is_empty() && reuses == 0, "{}", wrong.join("\n"));
-    let lost = states.get("INDETERMINATE").copied().unwrap_or_default();
-    assert!(lost > 0 && states["VALID"] > cases / 6 && crashes > 0, "all ends are seen: {states:?}, {crashes} crashes");
+    let begin = Instant::now();
+    let outcome = run(Plan::of(backend, cases), Rng::new(seed), |_| false).await;
+    proof::report(&format!("refreshes on {backend:?}: seed={seed} {} s {outcome}", begin.elapsed().as_secs()));
+    assert!(!outcome.is_wrong(), "{}", outcome.wrong.join("\n"));
+    let Outcome { states, crashes, .. } = outcome;
+    let count = |state: &str| states.get(state).copied().unwrap_or_default();
+    let sees_all = count(INDETERMINATE) > 0 && count(VALID) > cases / 6 && crashes > 0;
+    assert!(sees_all, "all ends are seen: {states:?}, {crashes} crashes");
 }
 
-/// The servers: one on SQLite, and two replicas on PostgreSQL.
+/// Runs cases, many at a time, until there are enough or the outcome is.
+async fn run(plan: Plan, mut rng: Rng, is_enough: impl Fn(&Outcome) -> bool) -> Outcome {
+    let Plan { backend, cases, grace, replaces } = plan;
+    let clock = Arc::new(Skewed::default());
+    let mut servers = start(backend, &clock).await;
+    let options = ProviderOptions { grace, ..ProviderOptions::default() };
+    let window = fixture::milliseconds(i64::try_from(grace.as_millis()).expect("milliseconds"));
+    let change = |connection: &mut v1::Connection| {
+        connection.refresh_token_grace_period = (!grace.is_zero()).then_some(window);
+    };
+    let mut world = World::with(&servers[0], options, change).await;
+    let mut outcome = Outcome::default();
+    for number in 0..cases.div_ceil(AT_ONCE) {
+        let count = AT_ONCE.min(cases - outcome.cases);
+        // After a restart it has another port.
+        world.client = servers[0].client("alpha");
+        // Every second round has a crash.
+        let crash = match number % 4 {
+            0 => Some(Crash::While(Duration::from_millis(rng.below(1_500)))),
+            2 => Some(Crash::Answered(Duration::from_millis(rng.below(60)))),
+            _ => None,
+        };
+        let (slowness, slowness_of_callers) = Default::default();
+        let (has_crash, has_grace) = (crash.is_some(), !grace.is_zero());
+        let mut round = Round { number, has_crash, slowness, slowness_of_callers, replaces, has_grace };
+        outcome.round(&world, (&mut servers[..], clock.as_ref()), (&mut round, crash, count), &mut rng).await;
+        let totals = world.provider.totals();
+        (outcome.reuses, outcome.refreshes) = (totals.reuses, totals.exchanges);
+        if is_enough(&outcome) {
+            break;
+        }
+    }
+    outcome
+}
+
+/// The servers: one on SQLite, and two replicas on PostgreSQL, of which the second has the right time.
 async fn start(backend: Backend, clock: &Arc<Skewed>) -> Vec<TestServer> {
     let first = TestServer::start_at(backend, Arc::clone(clock) as _, |config| {
         config.reveal.enabled = true;
@@ -141,7 +162,12 @@ async fn start(backend: Backend, clock: &Arc<Skewed>) -> Vec<TestServer> {
         config.refresh.max_per_second = 1_000;
     });
     let first = first.await;
-    let second = first.replica().await;
+    let mut second = first.replica().await;
+    if let Some(second) = &mut second {
+        // A replica begins with the clock of the first.
+        second.surroundings_mut().clock = Arc::new(SystemClock);
+        second.restart().await;
+    }
     std::iter::once(first).chain(second).collect()
 }
 
@@ -149,115 +175,137 @@ async fn start(backend: Backend, clock: &Arc<Skewed>) -> Vec<TestServer> {
 fn fault(rng: &mut Rng) -> (&'static str, ProviderFault) {
     let short = Duration::from_millis(rng.below(100));
     match rng.below(20) {
-        0 => (CONNECTION_LOST, ProviderFault::answer_lost()),
-        1 => (CONNECTION_LOST, ProviderFault::answer_cut()),
-        2 => (CONNECTION_LOST, ProviderFault::unread()),
+        0 => (lost::CONNECTION_LOST, ProviderFault::answer_lost()),
+        1 => (lost::CONNECTION_LOST, ProviderFault::answer_cut()),
+        2 => (lost::CONNECTION_LOST, ProviderFault::unread()),
         3 => ("", ProviderFault::status(503)),
         4 => ("STATUS_UNEXPECTED", ProviderFault::status(500)),
         5 => ("", ProviderFault::too_many(Duration::ZERO)),
         6 => ("BODY_MALFORMED", ProviderFault::web_page()),
-        // Longer than the server waits, before and after it acts.
-        7 => (TIMEOUT, ProviderFault::none().delayed(PATIENCE * 2)),
-        8 => (TIMEOUT, ProviderFault::none().answering_after(PATIENCE * 2)),
+        // Longer than the server waits, before and after it acts: some of them for longer than the lease, too.
+        7 if rng.percent(50) => (lost::TIMEOUT, ProviderFault::none().delayed(PATIENCE * 4)),
+        7 => (lost::TIMEOUT, ProviderFault::none().delayed(PATIENCE * 2)),
+        8 => (lost::TIMEOUT, ProviderFault::none().answering_after(PATIENCE * 2)),
         9 => ("", ProviderFault::members([("access_token", serde_json::Value::Null)])),
         10..=14 => ("", ProviderFault::none().answering_after(short * 5)),
-        _ => ("", ProviderFault::none().delayed(short)),
+        _ => ("", ProviderFault::none().delayed(short * 3)),
     }
 }
 
-/// Some callers of one credential, at several servers. Some leave, and some change the credential meanwhile.
-async fn case(world: &World, grant: &Grant, clients: &[Client], mut rng: Rng) {
-    let callers = (0..rng.between(1, 4)).map(|_| {
-        let (mut rng, client) = (rng.fork(), rng.pick(clients).clone());
-        async move {
-            sleep(Duration::from_millis(rng.below(200))).await;
-            let patience = if rng.percent(30) { Duration::from_millis(rng.below(200)) } else { PATIENCE * 10 };
-            let _ = timeout(patience, world.issue_by(&client, &grant.credential)).await;
+/// Has the provider fail at random, and count how. With a gate, most answers wait until it opens.
+fn fail_at_random(provider: &Provider, mut rng: Rng, planted: &Planted, gate: Option<Gate>) {
+    let counts = planted.clone();
+    provider.fail_by(move |endpoint, _| match (endpoint, &gate) {
+        (Endpoint::Revocation, _) => ProviderFault::none(),
+        (Endpoint::Token, Some(gate)) if rng.percent(80) => ProviderFault::none().held(gate),
+        (Endpoint::Token, _) => {
+            let (kind, fault) = fault(&mut rng);
+            counts.count(kind);
+            fault
         }
     });
-    let callers: Vec<_> = callers.collect();
-    let relabels = if rng.percent(20) { rng.between(1, 5) } else { 0 };
-    let relabel = async {
-        for number in 0..relabels {
-            let request = world::relabelled(&grant.credential, number);
-            let _ = clients[0].credentials().update_credential(request).await;
-        }
-    };
-    tokio::join!(join_all(callers), relabel);
 }
 
-/// Waits until each credential has a token, or says that it may not have one any more, and compares it with the provider.
-async fn settle(world: &World, server: &TestServer, grants: &[Grant], seen: &mut Seen) {
-    let client = server.client("alpha");
-    let states = join_all(grants.iter().map(|grant| settled(world, &client, grant)));
-    for (grant, state) in grants.iter().zip(states.await) {
-        match state {
-            Ok((state, lost)) => {
-                *seen.states.entry(state).or_default() += 1;
-                for reason in lost {
-                    *seen.lost.entry(reason).or_default() += 1;
+// === impl Plan ===
+
+impl Plan {
+    fn of(backend: Backend, cases: usize) -> Self {
+        Plan { backend, cases, grace: Duration::ZERO, replaces: 15 }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// True if it shows that a bug is there.
+    fn is_wrong(&self) -> bool {
+        !self.wrong.is_empty() || self.reuses > 0
+    }
+
+    /// Runs the cases of a round, and adds how they ended.
+    async fn round(
+        &mut self,
+        world: &World,
+        (servers, clock): (&mut [TestServer], &Skewed),
+        (round, crash, count): (&mut Round, Option<Crash>, usize),
+        rng: &mut Rng,
+    ) {
+        let grants = stream::iter(0..count).map(|number| {
+            let user = format!("user-{}-{number}", round.number);
+            async move { world.expired(&user).await }
+        });
+        let cases: Vec<_> = grants.buffered(PREPARED_AT_ONCE).map(Case::of).collect().await;
+        // The clock of the first server alone, by more than a lease: those of replicas differ. One that is slow shows more, as its leases
+        // would end too early.
+        let skew = i64::try_from(rng.between(4, 8)).expect("seconds");
+        clock.set(if round.number.is_multiple_of(4) { skew } else { -skew });
+        let (slowness, planted, gate) = (Slowness::watch(), Planted::default(), Gate::closed());
+        let held = matches!(crash, Some(Crash::Answered(_))).then(|| gate.clone());
+        fail_at_random(&world.provider, rng.fork(), &planted, held);
+        let clients: Vec<_> = servers.iter().map(|server| server.client("alpha")).collect();
+        let callers = join_all(cases.iter().map(|case| case.run(world, &clients, round.replaces, rng.fork())));
+        {
+            let mut callers = pin!(callers);
+            match crash {
+                None => drop(callers.await),
+                Some(Crash::While(after)) => drop(timeout(after, callers).await),
+                Some(Crash::Answered(after)) => {
+                    let is_over = timeout(HELD, callers.as_mut()).await.is_ok();
+                    gate.open();
+                    if !is_over {
+                        let _ = timeout(after, callers).await;
+                    }
                 }
             }
-            Err(what) => seen.wrong.push(format!("{}: {what}", grant.credential)),
         }
+        round.slowness_of_callers = slowness.longest();
+        if crash.is_some() {
+            let victim = usize::try_from(rng.below(servers.len() as u64)).expect("an index");
+            servers[victim].crash();
+            servers[victim].restart().await;
+            self.crashes += 1;
+        }
+        clock.set(0);
+        world.provider.fail_by(|_, _| ProviderFault::none());
+        let settled = settle(world, &servers[0], &cases).await;
+        round.slowness = slowness.longest();
+        self.wrong.extend(told_in_vain(&cases, &settled, round));
+        let mut lost = Vec::new();
+        for settled in settled {
+            match settled {
+                Ok(settled) => {
+                    *self.states.entry(settled.state).or_default() += 1;
+                    lost.extend(settled.lost);
+                }
+                Err(wrong) => self.wrong.push(wrong),
+            }
+        }
+        self.wrong.extend(self.losses.add(round, lost, &planted));
+        self.cases += count;
     }
 }
 
-/// The state of a credential at last, and the reasons of its lost responses.
-async fn settled(world: &World, client: &Client, grant: &Grant) -> Result<(&'static str, Vec<String>), String> {
-    // A lease of a server that died ends after three times the patience. The pause after a failure is longer, and was counted from a clock
-    // that may have been ahead.
-    for _ in 0..180 {
-        let issued = world.issue_by(client, &grant.credential).await;
-        let explained = world::explain_by(client, &grant.credential).await;
-        let tokens = world::reveal_by(client, &grant.credential).await;
-        // Calls may fail while a server starts or the machine is slow.
-        let (Ok(explained), Ok(tokens)) = (explained, tokens) else {
-            sleep(Duration::from_millis(500)).await;
-            continue;
-        };
-        let live = world.provider.live(grant.family).map_err(|end| format!("the grant has ended: {end:?}"))?;
-        let facts = explained.credential.unwrap_or_default();
-        let lost = explained.attempts.iter().filter(|attempt| attempt.outcome() == v1::RefreshOutcome::Lost);
-        let lost: Vec<_> = lost.map(|attempt| attempt.reason.clone()).collect();
-        match (facts.state(), issued) {
-            (v1::CredentialState::Indeterminate, _) if lost.is_empty() => {
-                return Err(format!("it is indeterminate, and no response was lost: {facts:?}"));
-            }
-            (v1::CredentialState::Indeterminate, _) => return Ok(("INDETERMINATE", lost)),
-            (v1::CredentialState::NeedsReauth, _) => return Err(format!("it is said to be refused: {facts:?}")),
-            (_, Ok(issued)) if tokens.refresh_token != live.refresh_token => {
-                return Err(format!(
-                    "another refresh token than the live one is stored, version {}",
-                    issued.credential_version
-                ));
-            }
-            (v1::CredentialState::Valid, Ok(issued)) if issued.access_token == live.access_token => {
-                return Ok(("VALID", lost));
-            }
-            // An access token was missing in the response, and is fetched again.
-            _ => sleep(Duration::from_millis(500)).await,
-        }
-    }
-    Err("it does not settle".to_owned())
-}
-
-// === impl Seen ===
-
-impl Seen {
-    /// Checks that each response that counts as lost has a fault that explains it.
-    fn check_lost(&mut self, planted: &BTreeMap<&'static str, usize>) {
-        for (reason, count) in &self.lost {
-            let most = planted.get(reason.as_str()).copied().unwrap_or_default();
-            if *count > most && !reason.ends_with("TIMEOUT") && reason != PROCESS_ENDED {
-                self.wrong
-                    .push(format!("{count} responses were lost because of {reason}, and the provider lost {most}"));
-            }
-        }
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outcome { cases, crashes, states, losses, reuses, refreshes, wrong } = self;
+        let Losses { by_reason, of_slowness } = losses;
+        write!(
+            f,
+            "cases={cases} refreshes={refreshes} crashes={crashes} uses of a spent token={reuses} wrong={} {states:?} ",
+            wrong.len()
+        )?;
+        write!(f, "lost={by_reason:?} time-outs of a slow machine={of_slowness}")
     }
 }
 
 // === impl Skewed ===
+
+impl Skewed {
+    /// Makes it wrong by so many seconds.
+    fn set(&self, seconds: i64) {
+        self.0.store(seconds * 1_000_000, Ordering::Relaxed);
+    }
+}
 
 impl Clock for Skewed {
     fn now(&self) -> Timestamp {

@@ -4,6 +4,7 @@
 //! - `Echo` decodes the request of IssueAccessToken and answers with a prepared message.
 //! - `Get` reads one document by its primary key through sea-orm and answers with a prepared message of the size of
 //!   Jackfield's answer. It does not parse the document.
+//! - `Token` reads the document of one credential by its primary key, and answers with the message of IssueAccessToken.
 //! - `List` streams all connections of the tenant. A task reads page after page with the statement that Jackfield uses,
 //!   and builds the same messages from the documents as Jackfield.
 //! - `ListText` does not parse the documents: it copies them, cut to the size that Jackfield sends for a row, into
@@ -24,7 +25,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use jackfield_api::v1;
 use jackfield_testkit::connection_message;
-use jackfield_testkit::store::test_support::entity::{connection, connector};
+use jackfield_testkit::store::test_support::entity::{connection, connector, credential};
 use jackfield_testkit::store::test_support::page_statement;
 use prost::Message as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
@@ -49,6 +50,7 @@ use crate::stored::{self, Stored};
 
 pub(crate) const ECHO: &str = "/jackfield.bench.Bare/Echo";
 pub(crate) const GET: &str = "/jackfield.bench.Bare/Get";
+pub(crate) const TOKEN: &str = "/jackfield.bench.Bare/Token";
 pub(crate) const LIST: &str = "/jackfield.bench.Bare/List";
 pub(crate) const LIST_TEXT: &str = "/jackfield.bench.Bare/ListText";
 pub(crate) const LOGIN: &str = "/jackfield.bench.Bare/Login";
@@ -174,6 +176,7 @@ impl tower::Service<http::Request<Body>> for Bare {
             Ok(match call.uri().path() {
                 ECHO => Grpc::new(ProstCodec::default()).unary(Echo(state), call).await,
                 GET => Grpc::new(ProstCodec::default()).unary(Get(state), call).await,
+                TOKEN => Grpc::new(ProstCodec::default()).unary(Token(state), call).await,
                 LOGIN => Grpc::new(ProstCodec::default()).unary(Login(state), call).await,
                 LIST => Grpc::new(ProstCodec::default()).server_streaming(List(state, read), call).await,
                 LIST_TEXT => Grpc::new(ProstCodec::default()).server_streaming(List(state, text), call).await,
@@ -211,6 +214,27 @@ impl UnaryService<v1::GetConnectorRequest> for Get {
                 return Err(missing());
             }
             Ok(Response::new(state.connector.clone()))
+        })
+    }
+}
+
+struct Token(Arc<State>);
+
+impl UnaryService<v1::IssueAccessTokenRequest> for Token {
+    type Response = v1::IssueAccessTokenResponse;
+    type Future = BoxFuture<'static, std::result::Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, request: Request<v1::IssueAccessTokenRequest>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move {
+            let id: Uuid = request.into_inner().reference.parse().map_err(|_| invalid())?;
+            let select = credential::Entity::find_by_id((state.tenant, id));
+            let select = select.select_only().column(credential::Column::Doc).into_tuple::<String>();
+            let doc = select.one(state.conn()?).await.map_err(failed)?.ok_or_else(missing)?;
+            if doc.is_empty() {
+                return Err(missing());
+            }
+            Ok(Response::new(state.token.clone()))
         })
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bare;
+mod credentials;
 mod direct;
 mod https;
 mod lines;
@@ -54,7 +55,7 @@ enum Hidden {
 
 #[derive(Clone, Debug, Args)]
 struct Options {
-    /// Groups to measure [default: all].
+    /// Groups to measure [default: all but rest].
     #[arg(value_enum)]
     only: Vec<What>,
     /// Number of connections in the lists.
@@ -66,6 +67,9 @@ struct Options {
     /// Number of connectors that are in use at once.
     #[arg(long, default_value_t = 10_000)]
     clients: usize,
+    /// Number of credentials at rest.
+    #[arg(long, default_value_t = 1_000_000)]
+    credentials: usize,
     /// Number of rounds in which both sides take turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -93,6 +97,12 @@ enum What {
     Layers,
     /// IssueAccessToken of a hot credential.
     Issue,
+    /// IssueAccessToken of a credential that is not in memory.
+    Miss,
+    /// Callers who wait for one refresh.
+    Wait,
+    /// Tokens in memory: the bytes of each.
+    Tokens,
     /// GetConnector.
     Get,
     /// ListConnections: rows per second, memory, deep pages.
@@ -107,6 +117,8 @@ enum What {
     Clients,
     /// Memory and time of a start.
     Start,
+    /// Many credentials that no caller asks for: memory. It takes minutes, so only if it is named.
+    Rest,
 }
 
 fn main() -> ExitCode {
@@ -145,7 +157,10 @@ async fn measure(options: Options) -> Result<()> {
         Some(directory) => tempfile::Builder::new().prefix("jackfield-bench-").tempdir_in(directory)?,
         None => tempfile::Builder::new().prefix("jackfield-bench-").tempdir()?,
     };
-    let wanted = |what: What| options.only.is_empty() || options.only.contains(&what);
+    let wanted = |what: What| match options.only.is_empty() {
+        true => what != What::Rest,
+        false => options.only.contains(&what),
+    };
     let sink = Sink::start()?;
     let load_before = machine::load_average();
     let fdatasync = machine::fdatasync_p50(directory.path())?;
@@ -159,14 +174,21 @@ async fn measure(options: Options) -> Result<()> {
                 What::Start,
                 What::Layers,
                 What::Issue,
+                What::Miss,
+                What::Wait,
+                What::Tokens,
                 What::Get,
                 What::Create,
                 What::List,
                 What::Filter,
                 What::Login,
                 What::Clients,
+                // The last: it fills the database.
+                What::Rest,
             ],
-            Kind::Postgres => &[What::Get, What::Create, What::List, What::Filter, What::Login],
+            Kind::Postgres => {
+                &[What::Miss, What::Wait, What::Get, What::Create, What::List, What::Filter, What::Login, What::Rest]
+            }
         };
         let groups: Vec<What> = groups.iter().copied().filter(|what| wanted(*what)).collect();
         if groups.is_empty() || (kind == Kind::Sqlite && options.no_sqlite) {
@@ -190,12 +212,16 @@ async fn measure(options: Options) -> Result<()> {
             turn: Duration::from_secs_f64(options.seconds),
             page_size: options.page_size,
             clients: options.clients,
+            credentials: options.credentials,
         };
         for what in groups {
             progress(&format!("{what:?} on {}", kind.name()));
             let of_group = match what {
                 What::Layers => lines::layers::run(&bench).await?,
                 What::Issue => lines::issue::run(&bench).await?,
+                What::Miss => lines::miss::run(&bench).await?,
+                What::Wait => lines::wait::run(&bench).await?,
+                What::Tokens => lines::tokens::run(&bench).await?,
                 What::Get => lines::get::run(&bench).await?,
                 What::List => lines::list::run(&bench).await?,
                 What::Filter => lines::filter::run(&bench).await?,
@@ -203,6 +229,7 @@ async fn measure(options: Options) -> Result<()> {
                 What::Login => lines::login::run(&bench).await?,
                 What::Clients => lines::clients::run(&bench).await?,
                 What::Start => lines::start::run(&bench).await?,
+                What::Rest => lines::rest::run(&bench).await?,
             };
             lines.extend(of_group);
         }

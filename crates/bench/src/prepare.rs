@@ -8,20 +8,19 @@ use jackfield_api::v1;
 use jackfield_api::v1::admin_service_client::AdminServiceClient;
 use jackfield_api::v1::connection_service_client::ConnectionServiceClient;
 use jackfield_api::v1::connector_service_client::ConnectorServiceClient;
-use jackfield_api::v1::credentials_service_client::CredentialsServiceClient;
-use jackfield_api::v1::user_connector_service_client::UserConnectorServiceClient;
 use jackfield_testkit::fixture;
 use jackfield_testkit::postgres;
-use jackfield_testkit::store::test_support::entity::{connection, connector};
+use jackfield_testkit::store::test_support::entity::{connection, connector, credential};
 use sea_orm::{IdenStatic as _, Iterable as _};
 use uuid::Uuid;
 
+use crate::credentials::{Credentials, access_token, refresh_token};
 use crate::process::Jackfield;
 use crate::stored::Stored;
 use crate::{Result, wire};
 
 /// The id of the template rows. The last twelve digits are replaced by the number of the row.
-const TEMPLATE: &str = "0190c0de-0000-7000-8000-aaaaaaaaaaaa";
+pub(crate) const TEMPLATE: &str = "0190c0de-0000-7000-8000-aaaaaaaaaaaa";
 const TEMPLATE_DIGITS: &str = "aaaaaaaaaaaa";
 /// The placeholder for the number of the row in names.
 const NUMBER: &str = "nnnnnnnn";
@@ -104,7 +103,8 @@ impl World {
             .into_inner();
         let page = tenants.next().await.ok_or("no page of tenants")??;
         stored.tenant = page.tenants.first().ok_or("no tenant")?.id.parse()?;
-        let credential = create_credential(channel.clone()).await?;
+        let credentials = Credentials::of(channel.clone(), "tokens").await?;
+        let credential = credentials.create(None, fixture::oauth2_material(&access_token(), &refresh_token())).await?;
 
         let mut client = ConnectorServiceClient::new(channel.clone());
         let request = v1::CreateConnectorRequest {
@@ -136,8 +136,10 @@ impl World {
             connections,
             _postgres: postgres,
         };
-        world.multiply("connector", connectors).await?;
-        world.multiply("connection", connections).await?;
+        for (table, count) in [("connector", connectors), ("connection", connections)] {
+            world.multiply(table, count).await?;
+            world.delete_template(table).await?;
+        }
         if let Some(file) = &world.stored.sqlite {
             let copy = directory.join("copy.sqlite3");
             std::fs::copy(file, &copy)?;
@@ -150,8 +152,21 @@ impl World {
         self.kind.name()
     }
 
-    /// Replaces the template row of a table by this many rows.
-    async fn multiply(&mut self, table: &str, count: usize) -> Result<()> {
+    /// Adds this many credentials with their sealed material. The template stays. The copies do not open, because material is sealed for
+    /// the id of its credential.
+    pub(crate) async fn multiply_credentials(&self, count: usize) -> Result<()> {
+        let columns = ["tenant_id", "owner", "name", "data_key_id", "sealed"];
+        let (names, values) = (columns.join(", "), columns.map(|column| format!("t.{column}")).join(", "));
+        let id = self.value("id", "", count);
+        let of_template = format!("t.owner = 'credential' AND t.owner_id = {}", self.template());
+        let rows =
+            (format!("secret (owner_id, {names})"), format!("{id}, {values}"), format!("secret t WHERE {of_template}"));
+        self.insert(&rows, count).await?;
+        self.multiply("credential", count).await
+    }
+
+    /// Adds this many copies of the template row of a table.
+    async fn multiply(&self, table: &str, count: usize) -> Result<()> {
         let columns = match self.kind {
             Kind::Sqlite => format!("SELECT name, type FROM pragma_table_info('{table}') ORDER BY cid"),
             Kind::Postgres => format!(
@@ -163,6 +178,7 @@ impl World {
         // Only the columns that the store writes; the database fills the others.
         let written: Vec<&str> = match table {
             "connector" => connector::Column::iter().map(|column| column.as_str()).collect(),
+            "credential" => credential::Column::iter().map(|column| column.as_str()).collect(),
             _ => connection::Column::iter().map(|column| column.as_str()).collect(),
         };
         let columns = columns.iter().filter_map(|line| line.split_once('|'));
@@ -187,38 +203,51 @@ impl World {
         for (name, _) in &indexes {
             self.sql(&format!("DROP INDEX {name}")).await?;
         }
-        for from in (1..=count).step_by(CHUNK) {
-            let to = count.min(from + CHUNK - 1);
-            let rows = match self.kind {
-                Kind::Sqlite => format!(
-                    "WITH RECURSIVE n(i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM n WHERE i < {to}) \
-                     INSERT INTO {table} ({names}) SELECT {values} FROM n CROSS JOIN {table} t \
-                     WHERE t.id = x'{}'",
-                    TEMPLATE.replace('-', "")
-                ),
-                Kind::Postgres => format!(
-                    "INSERT INTO {table} ({names}) SELECT {values} FROM generate_series({from}, {to}) n(i), {table} t \
-                     WHERE t.id = '{TEMPLATE}'"
-                ),
-            };
-            self.sql(&rows).await?;
-        }
+        let of_template = format!("{table} t WHERE t.id = {}", self.template());
+        self.insert(&(format!("{table} ({names})"), values, of_template), count).await?;
         for (_, made) in &indexes {
             self.sql(made).await?;
         }
-        let template = match self.kind {
-            Kind::Sqlite => format!("x'{}'", TEMPLATE.replace('-', "")),
-            Kind::Postgres => format!("'{TEMPLATE}'"),
-        };
-        // The rows that belong to the template are deleted as well.
-        for owned in ["label", "secret"] {
-            self.sql(&format!("DELETE FROM {owned} WHERE owner = '{table}' AND owner_id = {template}")).await?;
-        }
-        self.sql(&format!("DELETE FROM {table} WHERE id = {template}")).await?;
         if self.kind == Kind::Postgres {
             self.sql(&format!("VACUUM (ANALYZE) {table}")).await?;
         }
         Ok(())
+    }
+
+    /// Inserts rows with the numbers from 1 on: into a table and its columns, these values, of what a FROM names.
+    async fn insert(&self, (into, values, from): &(String, String, String), count: usize) -> Result<()> {
+        for first in (1..=count).step_by(CHUNK) {
+            let last = count.min(first + CHUNK - 1);
+            let rows = match self.kind {
+                Kind::Sqlite => format!(
+                    "WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last}) \
+                     INSERT INTO {into} SELECT {values} FROM n CROSS JOIN {from}"
+                ),
+                Kind::Postgres => {
+                    format!("INSERT INTO {into} SELECT {values} FROM generate_series({first}, {last}) n(i), {from}")
+                }
+            };
+            self.sql(&rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the template row of a table, with the rows that belong to it.
+    async fn delete_template(&self, table: &str) -> Result<()> {
+        let template = self.template();
+        for owned in ["label", "secret"] {
+            self.sql(&format!("DELETE FROM {owned} WHERE owner = '{table}' AND owner_id = {template}")).await?;
+        }
+        self.sql(&format!("DELETE FROM {table} WHERE id = {template}")).await?;
+        Ok(())
+    }
+
+    /// The id of the template rows in SQL.
+    fn template(&self) -> String {
+        match self.kind {
+            Kind::Sqlite => format!("x'{}'", TEMPLATE.replace('-', "")),
+            Kind::Postgres => format!("'{TEMPLATE}'"),
+        }
     }
 
     /// The value of a column in row `i`.
@@ -261,23 +290,4 @@ impl Kind {
             Kind::Postgres => "PostgreSQL",
         }
     }
-}
-
-/// A credential whose access token is as long as those of usual providers.
-async fn create_credential(channel: tonic::transport::Channel) -> Result<String> {
-    let connector = Some(fixture::an_oauth2_connector("tokens"));
-    let request = v1::CreateConnectorRequest { connector, ..Default::default() };
-    let answer = ConnectorServiceClient::new(channel.clone()).create_connector(request).await?;
-    let connector = answer.into_inner().connector.ok_or("no connector")?.id;
-    let user_id = "user".to_owned();
-    let request =
-        v1::AddUserConnectorRequest { user_id: user_id.clone(), connector: connector.clone(), ..Default::default() };
-    UserConnectorServiceClient::new(channel.clone()).add_user_connector(request).await?;
-    let request = v1::CreateCredentialRequest {
-        credential: Some(fixture::a_credential(&user_id, &connector)),
-        material: Some(fixture::oauth2_material(&"a".repeat(1024), &"r".repeat(512))),
-        ..Default::default()
-    };
-    let answer = CredentialsServiceClient::new(channel).create_credential(request).await?;
-    Ok(answer.into_inner().credential.ok_or("no credential")?.id)
 }

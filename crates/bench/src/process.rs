@@ -57,6 +57,17 @@ impl Jackfield {
     /// Starts it with its ordinary configuration on a data directory, and on PostgreSQL if the rows are there, with a
     /// collector for its traces and metrics.
     pub(crate) fn start(binary: &Path, data: &Path, stored: &Stored, collector: Option<SocketAddr>) -> Result<Self> {
+        Self::start_with(binary, data, stored, collector, &[])
+    }
+
+    /// As [`Jackfield::start`], with settings that differ from the ordinary ones.
+    fn start_with(
+        binary: &Path,
+        data: &Path,
+        stored: &Stored,
+        collector: Option<SocketAddr>,
+        settings: &[&str],
+    ) -> Result<Self> {
         std::fs::create_dir_all(data)?;
         let (address, health) = (free_address()?, free_address()?);
         let mut command = Command::new(binary);
@@ -68,6 +79,9 @@ impl Jackfield {
             .args(["--set", "drain.delay=0s"]);
         if let Some(collector) = collector {
             command.args(["--set", &format!("telemetry.otlp_endpoint=http://{collector}")]);
+        }
+        for setting in settings {
+            command.args(["--set", setting]);
         }
         if let Some(url) = &stored.postgres {
             command.args(["--set", &format!("database.url={url}")]);
@@ -87,7 +101,18 @@ impl Jackfield {
         stored: &Stored,
         collector: Option<SocketAddr>,
     ) -> Result<Self> {
-        let mut jackfield = Self::start(binary, data, stored, collector)?;
+        Self::start_ready_with(binary, data, stored, collector, &[]).await
+    }
+
+    /// As [`Jackfield::start_ready`], with settings that differ from the ordinary ones.
+    pub(crate) async fn start_ready_with(
+        binary: &Path,
+        data: &Path,
+        stored: &Stored,
+        collector: Option<SocketAddr>,
+        settings: &[&str],
+    ) -> Result<Self> {
+        let mut jackfield = Self::start_with(binary, data, stored, collector, settings)?;
         jackfield.ready().await?;
         Ok(jackfield)
     }

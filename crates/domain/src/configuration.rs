@@ -105,9 +105,28 @@ impl Configuration {
         self.meta = meta;
         violations.into_whole(self)
     }
+
+    /// Returns true if a workflow is enabled here that was not before.
+    pub fn enables_beyond(&self, before: &Self) -> bool {
+        let was_enabled =
+            |id| before.workflow_settings.get(id).is_some_and(|workflow: &WorkflowSettings| workflow.enabled);
+        self.workflow_settings.iter().any(|(id, workflow)| workflow.enabled && !was_enabled(id))
+    }
 }
 
 // === impl WorkflowsPatch ===
+
+impl WorkflowsPatch {
+    /// Returns true if it may enable a workflow.
+    pub fn may_enable(&self) -> bool {
+        let mut workflows = match self {
+            WorkflowsPatch::Keep => return false,
+            WorkflowsPatch::Replace(new) => new.values(),
+            WorkflowsPatch::Entries(Entries { set, .. }) => set.values(),
+        };
+        workflows.any(|workflow| workflow.enabled)
+    }
+}
 
 impl Patch for WorkflowsPatch {
     fn is_empty(&self) -> bool {

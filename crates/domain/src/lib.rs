@@ -52,6 +52,8 @@
 //! has in a company. A session is what a log-in gives: a token that an application shows to learn who the user is and what
 //! the user may do.
 //!
+//! [`credential_source`]: a source gives the material of a user for a connector when a caller asks for it and gives none.
+//!
 //! [`rewrap`]: a re-wrap is a run that wraps all data keys with the active KEK and, if asked for, seals all secrets with fresh
 //! data keys.
 //!
@@ -76,6 +78,7 @@ pub mod configuration;
 pub mod connection;
 pub mod connector;
 pub mod credential;
+pub mod credential_source;
 mod document;
 pub mod error;
 pub mod kek;
@@ -99,7 +102,7 @@ pub use resource::Resource;
 pub use value::address::SecretAddress;
 pub use value::id::{
     ApplicationId, AuthorizationSessionId, ConfigurationId, ConnectionId, ConnectorEventId, ConnectorId, CredentialId,
-    KeyId, PermissionGrantId, SessionId, TenantId, UserConnectorId, UserUuid,
+    CredentialSourceId, KeyId, PermissionGrantId, SessionId, TenantId, UserConnectorId, UserUuid,
 };
 pub use value::secret::{Secret, SecretPatch};
 pub use value::time::{Clock, SystemClock, Timestamp};

@@ -62,6 +62,8 @@ rights! {
     /// Authorisations of users.
     ConnectionsAuthorize = "connections.authorize",
     ConnectionsRead = "connections.read",
+    /// TestConnection.
+    ConnectionsTest = "connections.test",
     ConnectionsWrite = "connections.write",
     /// AuthenticateUser.
     ConnectorsAuthenticate = "connectors.authenticate",

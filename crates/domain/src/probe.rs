@@ -1,5 +1,6 @@
-//! Probes of connectors: what is found on the way to a system, step by step.
+//! Probes of connectors and connections: what is found on the way to a system, step by step.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::names::names;
@@ -33,9 +34,25 @@ names! {
     }
 }
 
+names! {
+    /// The part of a connection that a verdict is about.
+    pub enum ProbeEndpoint {
+        /// The connection itself, of which nothing is called.
+        Connection = "CONNECTION",
+        Token = "TOKEN",
+        Discovery = "DISCOVERY",
+        Keys = "KEYS",
+        DeviceAuthorization = "DEVICE_AUTHORIZATION",
+        Revocation = "REVOCATION",
+        Profile = "PROFILE",
+    }
+}
+
 /// The finding of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// `None` in the probe of a connector, which has one URL.
+    pub endpoint: Option<ProbeEndpoint>,
     pub step: ProbeStep,
     pub result: ProbeResult,
     pub reason: ProbeReason,
@@ -44,6 +61,8 @@ pub struct Verdict {
     pub duration: Duration,
     /// Names and values, without secrets.
     pub facts: Vec<(String, String)>,
+    /// True if the certificate of the client is that of the key of a connection, and not that of its connector.
+    pub has_client_key: bool,
 }
 
 macro_rules! reasons {
@@ -65,7 +84,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The advice for the operator. Empty: there is nothing to do.
+            /// The advice for the operator of a connector. Empty: there is nothing to do.
             pub const fn hint(self) -> &'static str {
                 match self {
                     $(ProbeReason::$variant => $hint,)*
@@ -81,7 +100,7 @@ reasons! {
     PreviousStepFailed = "PREVIOUS_STEP_FAILED": "Mend the step that failed first.",
     CallerTimeout = "CALLER_TIMEOUT": "Give the call a later deadline, or the connector shorter timeouts.",
 
-    DefinitionInvalid = "DEFINITION_INVALID": "Correct the part of the connector or of its key that the message names.",
+    DefinitionInvalid = "DEFINITION_INVALID": "Correct the part of the connector, of its key or of the connection that the message names.",
     ClientIdentityExpired = "CLIENT_IDENTITY_EXPIRED": "Rotate the key that client_identity_key names.",
     ClientIdentityNotYetValid = "CLIENT_IDENTITY_NOT_YET_VALID":
         "Wait until the certificate is valid, or check the clock of the machine that issued it.",
@@ -89,7 +108,8 @@ reasons! {
         "Have a certificate issued whose extended key usage has clientAuth.",
     ClientIdentityExpiresSoon = "CLIENT_IDENTITY_EXPIRES_SOON": "Rotate the key that client_identity_key names.",
 
-    UrlMissing = "URL_MISSING": "Give the connector a URL. Without one there is nothing to call.",
+    UrlMissing = "URL_MISSING":
+        "Give the connector, or the connection, the URL that is missing. Without one there is nothing to call.",
     UrlInvalid = "URL_INVALID": "Correct the URL as the message says.",
     PlainHttp = "PLAIN_HTTP": "Use https everywhere but in development: nothing is encrypted.",
     EgressRefused = "EGRESS_REFUSED":
@@ -184,6 +204,45 @@ reasons! {
     FieldInvalid = "FIELD_INVALID": "Have the licence server send the field as the message says.",
     CompaniesMissing = "COMPANIES_MISSING":
         "Check application_id, and in the licence server whether the user has the permission use_app for a company.",
+
+    ConnectionInactive = "CONNECTION_INACTIVE": "Set active when the connection is to be used.",
+    ConnectorDisabled = "CONNECTOR_DISABLED": "Enable the connector when its connections are to be used.",
+    ConnectionTypeUnsupported = "CONNECTION_TYPE_UNSUPPORTED":
+        "Make the connection one of the type CONNECTION_TYPE_OAUTH2, on a connector of the kind oauth2.",
+    ClientIdMissing = "CLIENT_ID_MISSING": "Give the connection the client_id that the provider has for it.",
+    ClientSecretMissing = "CLIENT_SECRET_MISSING":
+        "Give the connection a client secret, or set client_authentication to CLIENT_AUTHENTICATION_NONE if the client is \
+         a public one.",
+    IssuerMissing = "ISSUER_MISSING":
+        "Give the connection or its connector the issuer_url of the provider, or remove openid from the scope.",
+    ClientKeyMissing = "CLIENT_KEY_MISSING":
+        "Give the connection the key that the provider knows in client_key, or change client_authentication.",
+    ClientAccepted = "CLIENT_ACCEPTED": "",
+    ClientRefused = "CLIENT_REFUSED":
+        "Correct client_id, client_secrets, client_key or client_authentication: they have to be those that the provider has.",
+    ClientSecretRefused = "CLIENT_SECRET_REFUSED":
+        "Remove the client secrets that the message names, or have the provider accept them.",
+    UnissuedCodeAccepted = "UNISSUED_CODE_ACCEPTED":
+        "Set the connection to inactive: its token endpoint accepts any code. Correct the URL, or the provider.",
+    GrantUnsupported = "GRANT_UNSUPPORTED":
+        "Have the provider permit the client to use authorisation codes, if users are to authorise with a browser.",
+    EndpointDiffers = "ENDPOINT_DIFFERS":
+        "Check the URLs that the message names: the provider publishes other ones.",
+    KeysMissing = "KEYS_MISSING":
+        "Check jwks_url: ID tokens can be verified only if the provider publishes a key of RSA, P-256, P-384 or Ed25519.",
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// The advice for the operator. Empty: there is nothing to do.
+    pub fn hint(&self) -> Cow<'static, str> {
+        let hint = self.reason.hint();
+        match self.has_client_key {
+            true => Cow::Owned(hint.replace("client_identity_key", "client_key")),
+            false => Cow::Borrowed(hint),
+        }
+    }
 }
 
 // === impl ProbeStep ===
@@ -203,4 +262,48 @@ impl ProbeStep {
         ProbeStep::Status,
         ProbeStep::Body,
     ];
+}
+
+// === impl ProbeEndpoint ===
+
+impl ProbeEndpoint {
+    /// All endpoints, in the order in which they are probed.
+    pub const ALL: [ProbeEndpoint; 7] = [
+        ProbeEndpoint::Connection,
+        ProbeEndpoint::Token,
+        ProbeEndpoint::Discovery,
+        ProbeEndpoint::Keys,
+        ProbeEndpoint::DeviceAuthorization,
+        ProbeEndpoint::Revocation,
+        ProbeEndpoint::Profile,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_key_that_is_used() {
+        let hint = |reason, has_client_key| {
+            let verdict = Verdict {
+                endpoint: Some(ProbeEndpoint::Token),
+                step: ProbeStep::ClientCertificate,
+                result: ProbeResult::Failed,
+                reason,
+                message: String::new(),
+                duration: Duration::ZERO,
+                facts: Vec::new(),
+                has_client_key,
+            };
+            verdict.hint().into_owned()
+        };
+        let expired = ProbeReason::ClientCertificateExpired;
+        assert_eq!(hint(expired, false), "Rotate the key that client_identity_key names.");
+        assert_eq!(hint(expired, true), "Rotate the key that client_key names.");
+        for reason in ProbeReason::ALL {
+            assert_eq!(hint(*reason, false), reason.hint());
+            assert!(!hint(*reason, true).contains("client_identity_key"), "{reason:?}");
+        }
+    }
 }

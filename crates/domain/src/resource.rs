@@ -41,6 +41,7 @@ resources! {
     // An event is named by its connector, so it is the connector that is missing.
     ConnectorEvent = "connector_event", "CONNECTOR_NOT_FOUND";
     Credential = "credential", "CREDENTIAL_NOT_FOUND";
+    CredentialSource = "credential_source", "CREDENTIAL_SOURCE_NOT_FOUND";
     Key = "key", "KEY_NOT_FOUND";
     // A grant is named by its application, so it is the application that is missing.
     PermissionGrant = "permission_grant", "APPLICATION_NOT_FOUND";

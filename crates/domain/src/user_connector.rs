@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::credential::Credential;
 use crate::names::names;
 use crate::request::order::OrderBy;
 use crate::request::reference::Ref;
@@ -51,6 +52,16 @@ pub enum UserConnectorRef {
 pub struct Added {
     pub user_connector: UserConnector,
     /// True if this call created it.
+    pub created: bool,
+}
+
+/// The outcome of authenticating a user for a connector.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Authenticated {
+    pub user_connector: UserConnector,
+    /// The default credential of the link.
+    pub credential: Credential,
+    /// True if this call created the credential.
     pub created: bool,
 }
 

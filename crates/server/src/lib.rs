@@ -8,5 +8,7 @@ pub mod license_api;
 pub mod startup;
 
 pub use jackfield_service::PublicRoots;
+#[cfg(feature = "planted-bugs")]
+pub use jackfield_service::planted;
 pub use startup::StartupError;
 pub use startup::open::{Surroundings, open, open_in};

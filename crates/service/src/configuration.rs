@@ -6,7 +6,7 @@ use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::principal::right::{ConfigurationsRead, ConfigurationsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConfigurationId, Error, Resource, Result, TenantId};
+use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, TenantId, Timestamp};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
@@ -47,13 +47,7 @@ impl Services {
                 None => None,
             };
             let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
-            let state = credential.state_at(now);
-            let renewable = state == CredentialState::Expired && credential.refreshable;
-            if state != CredentialState::Valid && !renewable {
-                let message = format!("the credential is {}, and not VALID", state.as_str());
-                let reason = Precondition::CredentialNotValid;
-                return Err(Error::precondition(reason, Resource::Credential, credential.id, message));
-            }
+            require_valid(&credential, now)?;
             let meta = Meta::new(now);
             let blank = Configuration::blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
             let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
@@ -85,6 +79,11 @@ impl Services {
     ) -> Result<Configuration> {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
+            // Before the configuration, as whoever deletes the credential locks them.
+            let credential = match patch.workflow_settings.may_enable() {
+                true => credential_locked(txn, tenant, reference).await?,
+                false => None,
+            };
             let found = configuration_locked(txn, tenant, reference).await?;
             let before = found_for_update(found, || missing(reference), expected)?;
             if let Some(credential) = &patch.credential
@@ -96,6 +95,12 @@ impl Services {
             let configuration = before.clone().patched(&patch, meta).map_err(Error::Invalid)?;
             if unchanged(&before, &configuration) {
                 return Ok(before);
+            }
+            if configuration.enables_beyond(&before) {
+                let credential = credential.filter(|credential| credential.id == before.credential);
+                let credential =
+                    credential.ok_or_else(|| Error::not_found(Resource::Credential, Ref::Id(before.credential.0)))?;
+                require_valid(&credential, self.now())?;
             }
             txn.replace(tenant, &configuration).await?;
             Ok(configuration)
@@ -144,6 +149,26 @@ async fn configuration_locked(
     tenant: TenantId,
     reference: &ConfigurationRef,
 ) -> Result<Option<Configuration>> {
+    let (named, credential) = named_within(txn, tenant, reference).await?;
+    txn.configuration_find_for_update(tenant, &named, credential).await
+}
+
+/// The credential of the configuration that a reference names, locked so that it stays as it is.
+async fn credential_locked(txn: &Writer, tenant: TenantId, reference: &ConfigurationRef) -> Result<Option<Credential>> {
+    let (named, credential) = named_within(txn, tenant, reference).await?;
+    let Some(found) = txn.configuration_find(tenant, &named, credential).await? else { return Ok(None) };
+    match txn.find::<Credential>(tenant, &Ref::Id(found.credential.0)).await? {
+        Some(credential) => txn.credential_lock_shared(tenant, &credential).await,
+        None => Ok(None),
+    }
+}
+
+/// The configuration that a reference names, and the credential of the reference, which must exist.
+async fn named_within(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: &ConfigurationRef,
+) -> Result<(Ref, Option<CredentialId>)> {
     let credential = match &reference.credential {
         Some(credential) => {
             let found = txn.find::<Credential>(tenant, credential).await?;
@@ -151,8 +176,18 @@ async fn configuration_locked(
         }
         None => None,
     };
-    let named = named_in(reference, credential.as_ref())?;
-    txn.configuration_find_for_update(tenant, &named, credential.map(|it| it.id)).await
+    Ok((named_in(reference, credential.as_ref())?, credential.map(|it| it.id)))
+}
+
+/// Refuses a credential for which no workflow can run: one that is neither valid nor can be renewed (the rule of Paragon).
+fn require_valid(credential: &Credential, now: Timestamp) -> Result<()> {
+    let state = credential.state_at(now);
+    let renewable = state == CredentialState::Expired && credential.refreshable;
+    if state == CredentialState::Valid || renewable {
+        return Ok(());
+    }
+    let message = format!("the credential is {}, and not VALID", state.as_str());
+    Err(Error::precondition(Precondition::CredentialNotValid, Resource::Credential, credential.id, message))
 }
 
 /// The configuration that a reference names, as it is named within the credential of the reference.

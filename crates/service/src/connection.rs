@@ -1,13 +1,17 @@
 //! Use cases of connections.
 
-use jackfield_domain::connection::{ClientSecretsPatch, Connection, ConnectionPatch, client_secret_column};
+use jackfield_domain::connection::{
+    ClientAuthentication, ClientSecretsPatch, Connection, ConnectionPatch, client_secret_column,
+};
 use jackfield_domain::connector::Connector;
 use jackfield_domain::error::Violation;
+use jackfield_domain::key::{Key, KeyKind};
 use jackfield_domain::principal::right::{ConnectionsRead, ConnectionsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, Secret, SecretAddress, TenantId};
+use jackfield_domain::{ConnectionId, ConnectorId, Error, KeyId, Result, Secret, SecretAddress, TenantId};
 use jackfield_store::Writer;
+use jackfield_upstream::oauth::AssertionKey;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -16,8 +20,11 @@ use crate::change::{
     Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent,
     missing, refuse_in_use, unchanged,
 };
+use crate::key::usable_key;
 use crate::list::Listable;
 use crate::services::Services;
+
+const CLIENT_KEY: &str = "connection.client_key";
 
 // === impl Services ===
 
@@ -35,8 +42,9 @@ impl Services {
             let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
             let connector = lock_parent::<Connector>(txn, tenant, reference).await?.id;
             let id = id.unwrap_or_else(ConnectionId::generate);
+            let key = client_key(txn, tenant, &patch, None).await?;
             let connection =
-                Connection::create(id, connector, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
+                Connection::create(id, connector, key, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
             txn.insert(tenant, &connection).await?;
             self.client_secrets(txn, tenant, id, &patch.client_secrets, &[]).await?;
             Ok(connection)
@@ -65,9 +73,13 @@ impl Services {
             {
                 return Err(Violation::field("connection.connector", "may not be changed").into());
             }
+            if patch.grant.is_some_and(|grant| grant != before.settings.grant) {
+                return Err(Violation::field("connection.grant_type", "may not be changed").into());
+            }
             let stored: Vec<String> = before.client_secrets.iter().map(|secret| secret.secret_id.clone()).collect();
             let meta = before.meta.changed(self.now());
-            let connection = before.clone().patched(&patch, meta).map_err(Error::Invalid)?;
+            let key = client_key(txn, tenant, &patch, Some(&before)).await?;
+            let connection = before.clone().patched(&patch, key, meta).map_err(Error::Invalid)?;
             let sets_secrets = match &patch.client_secrets {
                 ClientSecretsPatch::Set(secrets) => secrets.iter().any(|secret| secret.value.is_some()),
                 ClientSecretsPatch::Keep | ClientSecretsPatch::Clear => false,
@@ -93,7 +105,7 @@ impl Services {
         expected: &Expected,
         (secret_id, value): (Option<String>, Secret),
     ) -> Result<Connection> {
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let rotated = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connection>(reference), expected)?;
@@ -105,8 +117,10 @@ impl Services {
             let address = SecretAddress::of(tenant, connection.id, &column);
             self.shared.secrets.put(txn, address, value.expose().as_bytes()).await?;
             Ok(connection)
-        })
-        .await
+        });
+        let rotated = rotated.await?;
+        self.forget_issuer(caller, request, Some(rotated.id));
+        Ok(rotated)
     }
 
     pub async fn connection_delete(
@@ -150,6 +164,8 @@ impl Services {
     ) {
         if let Some(id) = changed.filter(|_| !request.validate_only) {
             self.shared.issuers.forget(caller.tenant(), id);
+            self.shared.outbound.forget_connection(caller.tenant(), id);
+            self.refresh_forget_connection(caller.tenant(), id);
         }
     }
 
@@ -193,4 +209,29 @@ impl Listable for Connection {
 async fn connector_of(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<ConnectorId> {
     let connector = txn.find::<Connector>(tenant, reference).await?;
     connector.map(|connector| connector.id).ok_or_else(|| missing::<Connector>(reference))
+}
+
+/// The key that a connection has after a patch. It must fit the way in which the client then says who it is.
+async fn client_key(
+    txn: &Writer,
+    tenant: TenantId,
+    patch: &ConnectionPatch,
+    before: Option<&Connection>,
+) -> Result<Option<KeyId>> {
+    let stored = before.and_then(|before| before.client_key);
+    if patch.client_key.is_none() && patch.client_authentication.is_none() {
+        return Ok(stored);
+    }
+    let reference = patch.client_key.clone().unwrap_or_else(|| stored.map(|id| Ref::Id(id.0)));
+    let Some(reference) = reference else { return Ok(None) };
+    let key = lock_parent::<Key>(txn, tenant, &reference).await?;
+    usable_key(&key, KeyKind::ClientIdentity, CLIENT_KEY)?;
+    let before = before.map(|before| before.settings.client_authentication);
+    let signs = patch.client_authentication.or(before) == Some(ClientAuthentication::PrivateKeyJwt);
+    let leaf = key.current.certificates.first();
+    if signs && !leaf.is_some_and(|leaf| AssertionKey::signs(&leaf.public_key_algorithm)) {
+        let description = "names a key that signs no assertions: they take one of RSA, P-256, P-384 or Ed25519";
+        return Err(Violation::field(CLIENT_KEY, description).into());
+    }
+    Ok(Some(key.id))
 }

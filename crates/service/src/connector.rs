@@ -104,7 +104,7 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        let mut id = None;
+        let (mut id, mut sources) = (None, Vec::new());
         let deleted = self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
@@ -117,10 +117,13 @@ impl Services {
             refuse_in_use(&connector, uses.into_iter().filter(stay))?;
             let deleted = txn.connector_delete(tenant, connector.id, self.now()).await?;
             id = Some(connector.id);
-            Ok(Deleted::with(deleted.counts()))
+            let counts = deleted.counts();
+            sources = deleted.credential_sources;
+            Ok(Deleted::with(counts))
         });
         let deleted = deleted.await?;
         self.forget_changed(caller, request, id);
+        self.forget_sources(caller.tenant(), request, sources);
         Ok(deleted)
     }
 
@@ -131,6 +134,7 @@ impl Services {
             self.shared.outbound.forget(caller.tenant(), id);
             // What its connections have fetched came through its client.
             self.shared.issuers.forget_tenant(caller.tenant());
+            self.refresh_forget_connector(caller.tenant(), id);
         }
     }
 

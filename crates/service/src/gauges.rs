@@ -26,6 +26,8 @@ pub(crate) struct GaugeSources {
     refreshes: [AtomicU64; RefreshOutcome::NAMES.len()],
     /// Tokens that were to be revoked at their provider, in the order of [`RevocationOutcome::NAMES`].
     revocations: [AtomicU64; RevocationOutcome::NAMES.len()],
+    /// Token endpoints that do not answer.
+    silent_endpoints: Arc<AtomicU64>,
     events_written: AtomicU64,
     events_dropped: AtomicU64,
 }
@@ -125,6 +127,11 @@ impl Gauges {
         RefreshOutcome::NAMES.iter().copied().zip(counts).collect()
     }
 
+    /// The number of token endpoints that do not answer, and get one refresh at a time.
+    pub fn silent_endpoints(&self) -> u64 {
+        self.0.upgrade().map(|sources| sources.silent_endpoints.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
     /// The number of tokens that were to be revoked at their provider, by outcome.
     pub fn revocations(&self) -> Vec<(&'static str, u64)> {
         let Some(sources) = self.0.upgrade() else { return Vec::new() };
@@ -146,7 +153,7 @@ impl Gauges {
 // === impl GaugeSources ===
 
 impl GaugeSources {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store, silent_endpoints: Arc<AtomicU64>) -> Self {
         GaugeSources {
             store,
             rewrap: Mutex::default(),
@@ -154,6 +161,7 @@ impl GaugeSources {
             refused_attempts: Default::default(),
             refreshes: Default::default(),
             revocations: Default::default(),
+            silent_endpoints,
             events_written: AtomicU64::default(),
             events_dropped: AtomicU64::default(),
         }

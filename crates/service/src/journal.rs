@@ -4,10 +4,12 @@
 //! the tokens are in the database, or the database is away, the journal has them. Its files are few and short-lived: each is removed as soon as
 //! its tokens are committed.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jackfield_domain::{Error, Result};
 use jackfield_vault::DataKey;
@@ -21,6 +23,14 @@ pub(crate) struct Journal {
     directory: PathBuf,
     /// The purpose for which entries are sealed.
     purpose: &'static str,
+    /// The ids of entries that a task of this process has in hand.
+    held: Mutex<HashSet<Uuid>>,
+}
+
+/// An entry in hand: until it is dropped, the entry is not among those that are listed.
+pub(crate) struct Held<'a> {
+    journal: &'a Journal,
+    id: Uuid,
 }
 
 /// The ending of the names of whole files.
@@ -47,7 +57,7 @@ impl Journal {
                 renamed => renamed?,
             }
         }
-        Ok(Journal { directory: directory.to_owned(), purpose })
+        Ok(Journal { directory: directory.to_owned(), purpose, held: Mutex::default() })
     }
 
     /// Writes an entry, and returns when it is on the disk.
@@ -59,11 +69,29 @@ impl Journal {
         written.map_err(Error::internal)?.map_err(Error::internal)
     }
 
-    /// The ids of the entries, in the order in which they were made (UUIDv7).
+    /// Takes an entry in hand, which may not be there yet.
+    pub(crate) fn hold(&self, id: Uuid) -> Held<'_> {
+        self.held().insert(id);
+        Held { journal: self, id }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ids of the entries on which no task of this process works, in the order in which they were made (UUIDv7).
     pub(crate) async fn ids(&self) -> Result<Vec<Uuid>> {
         let directory = self.directory.clone();
         let listed = tokio::task::spawn_blocking(move || list(&directory, &[WHOLE, LEFT])).await;
-        listed.map_err(Error::internal)?.map_err(Error::internal)
+        let mut ids = listed.map_err(Error::internal)?.map_err(Error::internal)?;
+        let held = self.held();
+        ids.retain(|id| !held.contains(id));
+        Ok(ids)
+    }
+
+    /// Returns true if there may be an entry with an id.
+    pub(crate) async fn has(&self, id: Uuid) -> bool {
+        tokio::fs::try_exists(path(&self.directory, id, WHOLE)).await.unwrap_or(true)
     }
 
     /// The entry with an id; `None` if there is none any more, or only the beginning of one.
@@ -108,6 +136,14 @@ impl Journal {
             // A text that was cut or altered does not open.
             read => read.map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())).map_err(Error::internal),
         }
+    }
+}
+
+// === impl Held ===
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.journal.held().remove(&self.id);
     }
 }
 

@@ -24,12 +24,14 @@ mod list;
 mod login;
 mod maintenance;
 mod outbound;
+pub mod planted;
 mod probe;
 mod refresh;
 mod rewrap;
 mod routing;
 mod sealing;
 mod services;
+mod source;
 mod startup;
 mod tenant;
 mod turns;
@@ -37,7 +39,7 @@ mod user;
 mod user_connector;
 
 pub use application::{ApplicationLogin, OpenedSession, PermittedSession, SessionUser};
-pub use authorization::{ReturnedAuthorization, Watching};
+pub use authorization::{ConnectedAuthorization, Redeeming, ReturnedAuthorization, Watching};
 pub use backup::{Verified, VerifyError};
 pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;
@@ -52,6 +54,7 @@ pub use outbound::OutboundSettings;
 pub use probe::{ProbedConnector, ProbedLogin};
 pub use refresh::{RefreshBudget, RefreshSettings};
 pub use services::{KeyringReplaceError, ServerInfo, Services};
+pub use source::{MaterialOrigin, ServedSource, SourceAnswer, SourceFailure, SourceForm, SourceQuestion};
 pub use startup::{OpenError, Preflight, Settings};
 
 /// The settings and errors of the store.

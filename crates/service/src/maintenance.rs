@@ -1,5 +1,5 @@
 //! Background work of the services: the secrets of expired authorisations are destroyed, expired answers, sessions, authorisations, events
-//! and counts of attempts are deleted, events of connectors are written, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
+//! and counts of attempts are deleted, events of connectors are written, providers are polled for device authorisations, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
 //! cannot be written is tried again.
 
 use std::time::Duration;
@@ -35,9 +35,27 @@ impl Services {
         let services = self.clone();
         self.shared.tasks.spawn(async move { services.refresh_due().await });
         let services = self.clone();
+        self.shared.tasks.spawn(async move { services.authorizations_poll().await });
+        let services = self.clone();
         self.shared.tasks.spawn(async move {
             while services.shared.stop.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
                 services.shared.outbound.sweep();
+            }
+        });
+        let services = self.clone();
+        // Apart, because it waits for providers.
+        self.shared.tasks.spawn(async move {
+            loop {
+                if let Err(error) = services.authorizations_recover().await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "tokens of authorisations in the journal cannot be stored yet"
+                    );
+                }
+                tokio::select! {
+                    () = services.shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+                }
             }
         });
         let services = self.clone();
@@ -79,7 +97,6 @@ impl Services {
         let steps = [
             ("re-wraps", self.rewrap_take_over().await),
             ("refreshed tokens of the journal", self.refreshes_recover().await),
-            ("tokens of authorisations in the journal", self.authorizations_recover().await),
             ("activation of keys", self.keys_activate().await),
             ("count of expiring keys", self.keys_count_expiring().await),
             ("removal of what has expired", self.purge().await),

@@ -1,6 +1,11 @@
 //! Clients of connectors. A client is made of the stored definition, and found again as long as nothing of it has changed.
 
+mod keys;
+mod source;
+mod version;
+
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +20,29 @@ use jackfield_domain::value::maps::is_refused_header;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{
-    Clock, ConnectorId, Error, KeyId, Result, Secret, SecretAddress, SecretPatch, TenantId, Violation, Violations,
+    Clock, ConnectionId, ConnectorId, Error, KeyId, Result, Secret, SecretAddress, SecretPatch, TenantId, Violation,
+    Violations,
 };
 use jackfield_store::Store;
 use jackfield_upstream::client::{
     AUTHORIZATION, Client, Definition, DefinitionError, HeaderMap, Limits, Network, Proxy, basic, header_of,
 };
-use jackfield_upstream::clients::{Clients, Revision};
+use jackfield_upstream::clients::{Clients, Revision, SlotId};
 use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::keys::Keys;
 use jackfield_upstream::observe::Metrics;
-use jackfield_upstream::probe::{Probe, Verdicts};
+use jackfield_upstream::oidc::{DocumentFault, ProviderEndpoints};
+use jackfield_upstream::probe::{ConnectionProbe, Probe, Verdicts};
 use jackfield_upstream::resolve::{Files, SystemResolver};
-use jackfield_upstream::tls::{Identity, IdentityError, Trust};
 use uuid::Uuid;
 
+use self::keys::{identity_of, key_versions, trust_of, versions};
 use crate::cache::connectors::{Connectors, KnownConnector};
 use crate::change::missing;
 use crate::key::usable_key;
 use crate::sealing::secrets::Secrets;
+
+pub(crate) use self::version::ClientVersion;
 
 /// The settings of calls to other systems.
 #[derive(Clone, Debug)]
@@ -77,6 +86,17 @@ struct Rows {
     connector: Connector,
     identity: Option<Key>,
     trust: Option<Key>,
+    /// The connection whose key `identity` is.
+    of_connection: Option<Arc<ConnectionIdentity>>,
+}
+
+/// A connection whose client presents a certificate of its own.
+pub(crate) struct ConnectionIdentity {
+    pub(crate) connection: ConnectionId,
+    pub(crate) meta: Meta,
+    pub(crate) key: KeyId,
+    /// The origins that get the certificate.
+    pub(crate) origins: Vec<Target>,
 }
 
 /// The secrets that a client is made of.
@@ -91,7 +111,7 @@ struct Opened {
 pub(crate) const CLIENT_IDENTITY_KEY: &str = "connector.client_identity_key";
 pub(crate) const TRUST_BUNDLE_KEY: &str = "connector.trust_bundle_key";
 /// The most attempts to read rows that change in between.
-const READ_ATTEMPTS: usize = 5;
+pub(crate) const READ_ATTEMPTS: usize = 5;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 // === impl Outbound ===
@@ -162,7 +182,7 @@ impl Outbound {
         usable: impl Fn(&Connector) -> Result<()>,
     ) -> Result<ConnectorClient> {
         let start = self.connectors.start_read();
-        let rows = self.found(tenant, reference).await?;
+        let rows = self.found(tenant, reference, None).await?;
         usable(&rows.connector)?;
         let (rows, client) = self.client_of(tenant, rows).await?;
         usable(&rows.connector)?;
@@ -176,7 +196,7 @@ impl Outbound {
 
     /// The client for rows, which are read again if they have changed since.
     async fn client_of(&self, tenant: TenantId, rows: Rows) -> Result<(Rows, Result<Arc<Client>, DefinitionError>)> {
-        let id = (tenant, rows.connector.id.0);
+        let id = rows.slot(tenant);
         if let Some(client) = self.clients.get(id, &rows.revision()) {
             return Ok((rows, Ok(client)));
         }
@@ -186,11 +206,16 @@ impl Outbound {
         Ok((rows, client))
     }
 
-    /// The connector that a reference names, and the definition of what is stored now.
-    pub(crate) async fn definition(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorDefinition> {
-        let rows = self.found(tenant, reference).await?;
+    /// The connector that a reference names, and the definition of what is stored now: its own, or that of one of its connections.
+    pub(crate) async fn definition(
+        &self,
+        tenant: TenantId,
+        reference: &Ref,
+        of_connection: Option<ConnectionIdentity>,
+    ) -> Result<ConnectorDefinition> {
+        let rows = self.found(tenant, reference, of_connection.map(Arc::new).as_ref()).await?;
         let (rows, opened) = self.opened(tenant, rows).await?;
-        let id = (tenant, rows.connector.id.0);
+        let id = rows.slot(tenant);
         let definition = || rows.definition(tenant, &opened, self.clients.keys());
         let client = self.clients.get_or_insert(id, rows.revision(), definition).ok();
         Ok(ConnectorDefinition { definition: definition(), connector: rows.connector, client })
@@ -213,7 +238,7 @@ impl Outbound {
         let id = |key: &Option<Key>| Some(key.as_ref().map(|key| key.id));
         let keys = ConnectorKeys { client_identity_key: id(&identity), trust_bundle_key: id(&trust) };
         let connector = Connector::create(ConnectorId::generate(), &patch, keys, Meta::new(self.clock.now()));
-        let rows = Rows { connector: connector.map_err(Error::Invalid)?, identity, trust };
+        let rows = Rows { connector: connector.map_err(Error::Invalid)?, identity, trust, of_connection: None };
         let opened = Opened::given(patch, self.private_key(tenant, rows.identity.as_ref()).await?);
         Ok(ConnectorDefinition {
             definition: rows.definition(tenant, &opened, self.clients.keys()),
@@ -222,15 +247,45 @@ impl Outbound {
         })
     }
 
+    /// The client of a connection at endpoints that know it by its certificate: that of its connector, but with another key.
+    pub(crate) async fn connection_client(
+        &self,
+        tenant: TenantId,
+        connector: ConnectorId,
+        identity: ConnectionIdentity,
+    ) -> Result<Result<Arc<Client>, DefinitionError>> {
+        let rows = self.found(tenant, &Ref::Id(connector.0), Some(&Arc::new(identity))).await?;
+        Ok(self.client_of(tenant, rows).await?.1)
+    }
+
     /// Makes a probe.
     pub(crate) fn probe(&self, probe: Probe) -> Verdicts {
         jackfield_upstream::probe::probe(self.clients.network().clone(), probe)
+    }
+
+    /// Reads the endpoints that an issuer publishes, as a probe does. `None`: the definition of the probe cannot be used.
+    pub(crate) async fn published_endpoints(
+        &self,
+        probe: &Probe,
+        issuer: &str,
+    ) -> Option<Result<ProviderEndpoints, DocumentFault>> {
+        jackfield_upstream::probe::published_endpoints(self.clients.network(), probe, issuer).await
+    }
+
+    /// Makes a probe of a connection.
+    pub(crate) fn probe_connection(&self, probe: ConnectionProbe) -> Verdicts {
+        jackfield_upstream::probe::probe_connection(self.clients.network().clone(), probe)
     }
 
     /// Forgets the client of a connector that was changed or deleted, and the secrets in it. Other replicas forget it when it has not been
     /// used for a while.
     pub(crate) fn forget(&self, tenant: TenantId, connector: ConnectorId) {
         self.clients.remove((tenant, connector.0));
+    }
+
+    /// Forgets the client of a connection that was changed or deleted, if it has one of its own, and the private key in it.
+    pub(crate) fn forget_connection(&self, tenant: TenantId, connection: ConnectionId) {
+        self.clients.remove_connection(tenant, connection.0);
     }
 
     /// Forgets the clients of a tenant that was deleted, and the secrets in them.
@@ -259,21 +314,32 @@ impl Outbound {
     }
 
     /// The rows of a connector; `None` if a key was deleted in between, because the connector has another one now.
-    async fn rows(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Rows>> {
+    async fn rows(
+        &self,
+        tenant: TenantId,
+        reference: &Ref,
+        of_connection: Option<&Arc<ConnectionIdentity>>,
+    ) -> Result<Option<Rows>> {
         let read = self.store.read();
         let found = read.find::<Connector>(tenant, reference).await?;
         let connector = found.ok_or_else(|| missing::<Connector>(reference))?;
-        let identity = self.key(tenant, connector.client_identity_key).await?;
+        let identity = of_connection.map_or(connector.client_identity_key, |own| Some(own.key));
+        let identity = self.key(tenant, identity).await?;
         let trust = self.key(tenant, connector.trust_bundle_key).await?;
         let (Some(identity), Some(trust)) = (identity, trust) else { return Ok(None) };
-        Ok(Some(Rows { connector, identity, trust }))
+        Ok(Some(Rows { connector, identity, trust, of_connection: of_connection.cloned() }))
     }
 
     /// The rows of the connector that a reference names. A key that is used is not deleted, so a missing one is a row that changed in
     /// between.
-    async fn found(&self, tenant: TenantId, reference: &Ref) -> Result<Rows> {
+    async fn found(
+        &self,
+        tenant: TenantId,
+        reference: &Ref,
+        of_connection: Option<&Arc<ConnectionIdentity>>,
+    ) -> Result<Rows> {
         for _ in 0..READ_ATTEMPTS {
-            if let Some(rows) = self.rows(tenant, reference).await? {
+            if let Some(rows) = self.rows(tenant, reference, of_connection).await? {
                 return Ok(rows);
             }
         }
@@ -285,7 +351,8 @@ impl Outbound {
     async fn opened(&self, tenant: TenantId, mut rows: Rows) -> Result<(Rows, Opened)> {
         for _ in 0..READ_ATTEMPTS {
             let opened = self.open(tenant, &rows).await?;
-            let again = self.found(tenant, &Ref::Id(rows.connector.id.0)).await?;
+            let reference = Ref::Id(rows.connector.id.0);
+            let again = self.found(tenant, &reference, rows.of_connection.as_ref()).await?;
             if again.revision() == rows.revision() {
                 return Ok((rows, opened));
             }
@@ -295,7 +362,7 @@ impl Outbound {
     }
 
     /// The key of a connector, if it has one, with the material that is current now; `None` if the key does not exist.
-    async fn key(&self, tenant: TenantId, id: Option<KeyId>) -> Result<Option<Option<Key>>> {
+    pub(crate) async fn key(&self, tenant: TenantId, id: Option<KeyId>) -> Result<Option<Option<Key>>> {
         let Some(id) = id else { return Ok(Some(None)) };
         let Some(mut key) = self.store.read().fetch::<Key>(tenant, id).await? else { return Ok(None) };
         key.activate(self.clock.now());
@@ -303,7 +370,7 @@ impl Outbound {
     }
 
     async fn open(&self, tenant: TenantId, rows: &Rows) -> Result<Opened> {
-        let Rows { connector, identity, trust: _ } = rows;
+        let Rows { connector, identity, trust: _, of_connection: _ } = rows;
         let password = match &connector.kind {
             ConnectorKind::Generic(Generic { password_set: true, .. }) => {
                 self.secrets.text(None, SecretAddress::of(tenant, connector.id, PASSWORD_COLUMN)).await?
@@ -322,7 +389,7 @@ impl Outbound {
         Ok(Opened { password, proxy_password, headers, private_key })
     }
 
-    async fn private_key(&self, tenant: TenantId, identity: Option<&Key>) -> Result<Option<Secret>> {
+    pub(crate) async fn private_key(&self, tenant: TenantId, identity: Option<&Key>) -> Result<Option<Secret>> {
         let Some(key) = identity else { return Ok(None) };
         let column = key.current.private_key_column();
         self.secrets.text(None, SecretAddress::of(tenant, key.id, &column)).await
@@ -350,13 +417,31 @@ impl Opened {
     }
 }
 
+// === impl ConnectionIdentity ===
+
+impl ConnectionIdentity {
+    /// The versions of the connection, and the origins, which a document of the issuer may have changed.
+    fn versions(&self) -> [(Uuid, i64); 3] {
+        let mut hasher = DefaultHasher::new();
+        self.origins.iter().for_each(|origin| origin.origin().hash(&mut hasher));
+        let [created, changed] = versions(self.connection.0, &self.meta);
+        [created, changed, (self.connection.0, hasher.finish().cast_signed())]
+    }
+}
+
 // === impl Rows ===
 
 impl Rows {
     /// The versions of the rows.
     fn revision(&self) -> Revision {
         let keys = [&self.identity, &self.trust].into_iter().flatten().flat_map(key_versions);
-        Revision::of(versions(self.connector.id.0, &self.connector.meta).into_iter().chain(keys))
+        let connection = self.of_connection.iter().flat_map(|own| own.versions());
+        Revision::of(versions(self.connector.id.0, &self.connector.meta).into_iter().chain(keys).chain(connection))
+    }
+
+    fn slot(&self, tenant: TenantId) -> SlotId {
+        let connection = self.of_connection.as_ref().map(|own| own.connection.0);
+        SlotId { connector: (tenant, self.connector.id.0), connection }
     }
 
     /// The part of the rows that is kept when there is a client.
@@ -370,7 +455,7 @@ impl Rows {
     }
 
     fn definition(&self, tenant: TenantId, opened: &Opened, keys: &Keys) -> Result<Definition, DefinitionError> {
-        let Rows { connector, identity, trust } = self;
+        let Rows { connector, identity, trust, of_connection } = self;
         let none = Secret::new(String::new());
         let mut headers = HeaderMap::new();
         let secret = opened.headers.iter().map(|(name, value)| (name.as_str(), value.expose(), true));
@@ -384,19 +469,8 @@ impl Rows {
             let value = basic(username, opened.password.as_ref().unwrap_or(&none))?;
             headers.insert(AUTHORIZATION, value);
         }
-        let identity = match (identity, &opened.private_key) {
-            (Some(key), Some(private_key)) => {
-                let read = || Identity::from_pem(&key.current.certificate_pem, private_key);
-                Some(keys.identity((tenant, Revision::of(key_versions(key))), read)?)
-            }
-            (Some(_), None) => return Err(IdentityError::NoPrivateKey.into()),
-            (None, _) => None,
-        };
-        let trust = match trust {
-            Some(key) => keys
-                .bundle((tenant, Revision::of(key_versions(key))), || Trust::from_pem(&key.current.certificate_pem))?,
-            None => Trust::public(),
-        };
+        let identity = identity_of(tenant, identity.as_ref(), opened.private_key.as_ref(), keys)?;
+        let trust = trust_of(tenant, trust.as_ref(), keys)?;
         // A URL that cannot be called is refused when it is called, with the reason.
         let urls = connector.kind.system_urls().into_iter();
         let origins = urls.filter_map(|(_, url)| Target::parse(url).ok()).collect();
@@ -412,6 +486,7 @@ impl Rows {
         Ok(Definition {
             origins,
             identity,
+            identity_origins: of_connection.as_ref().map(|own| own.origins.clone()),
             headers,
             trust,
             timeouts: *timeouts,
@@ -420,15 +495,4 @@ impl Rows {
             propagate_trace_context: connector.propagate_trace_context,
         })
     }
-}
-
-/// The versions of a row. The time of creation distinguishes it from a deleted one with the same id.
-fn versions(id: Uuid, meta: &Meta) -> [(Uuid, i64); 2] {
-    [(id, meta.create_time.0), (id, meta.version)]
-}
-
-/// The versions of a key. The number of the material says what the clocks of two replicas may disagree about.
-fn key_versions(key: &Key) -> [(Uuid, i64); 3] {
-    let [created, changed] = versions(key.id.0, &key.meta);
-    [created, changed, (key.id.0, key.current.number.into())]
 }

@@ -37,7 +37,7 @@ impl Services {
         let (tenant, outbound) = (caller.tenant(), &self.shared.outbound);
         let is_stored = matches!(connector, ProbedConnector::Stored(_));
         let ConnectorDefinition { connector, definition, client } = match connector {
-            ProbedConnector::Stored(reference) => outbound.definition(tenant, &reference).await?,
+            ProbedConnector::Stored(reference) => outbound.definition(tenant, &reference, None).await?,
             ProbedConnector::Draft(patch) => outbound.draft(tenant, *patch).await?,
         };
         if login.is_some() && !matches!(connector.kind, ConnectorKind::Generic(_) | ConnectorKind::License(_)) {

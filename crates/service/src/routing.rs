@@ -1,5 +1,7 @@
 //! Use cases of routing: the policy of a tenant, and the users who stay with a connector.
 
+use std::collections::BTreeMap;
+
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::{Connector, ConnectorKind};
 use jackfield_domain::login::LoginId;
@@ -31,9 +33,9 @@ impl Services {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             // The targets before the policy, as all transactions lock.
+            let targets = targets_of(txn, tenant, &rules).await?;
             let (mut resolved, mut violations) = (Vec::new(), Violations::default());
-            for (index, rule) in rules.into_iter().enumerate() {
-                let target = target_of(txn, tenant, &rule.target, index).await?;
+            for (rule, target) in rules.into_iter().zip(targets) {
                 let target = violations.check(target);
                 resolved.extend(target.map(|target| RoutingRule { email_domains: rule.email_domains, target }));
             }
@@ -97,6 +99,22 @@ impl Services {
             tracing::warn!(error, connector.id = %connector, "a user could not be pinned to a connector");
         }
     }
+}
+
+/// The targets that rules name, in their order, or the reasons why they cannot be ones. Connectors are locked before connections, as all
+/// transactions lock: whoever deletes a connector locks its connections after it.
+async fn targets_of(
+    txn: &Writer,
+    tenant: TenantId,
+    rules: &[RuleDraft],
+) -> Result<Vec<Result<RouteTarget, Violation>>> {
+    let mut order: Vec<_> = rules.iter().enumerate().collect();
+    order.sort_by_key(|(_, rule)| matches!(rule.target, TargetRef::Connection(_)));
+    let mut targets = BTreeMap::new();
+    for (index, rule) in order {
+        targets.insert(index, target_of(txn, tenant, &rule.target, index).await?);
+    }
+    Ok(targets.into_values().collect())
 }
 
 /// The target that a rule names, or the reason why it cannot be one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::request::page::ListRequest;
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::text::TenantName;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
 use jackfield_store::{Store, Stored, Writer};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempts::Attempts;
-use crate::authorization::{AcceptedSecrets, ChangedAuthorizations, Issuers};
+use crate::authorization::{AcceptedSecrets, ChangedAuthorizations, DevicePolls, Issuers, Redemptions};
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
@@ -33,6 +34,7 @@ use crate::rewrap::RewrapWatch;
 use crate::sealing::data_keys::DataKeys;
 use crate::sealing::passwords::Passwords;
 use crate::sealing::secrets::Secrets;
+use crate::source::SourceStreams;
 use crate::turns::Turns;
 
 /// The use cases. Cheap to clone.
@@ -63,6 +65,9 @@ pub(crate) struct Components {
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
     pub(crate) changed_authorizations: ChangedAuthorizations,
+    pub(crate) device_polls: Arc<DevicePolls>,
+    pub(crate) redemptions: Arc<Redemptions>,
+    pub(crate) source_streams: SourceStreams,
     pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) rewrap_watch: RewrapWatch,
     pub(crate) clock: Arc<dyn Clock>,
@@ -77,6 +82,8 @@ pub(crate) struct Facts {
     pub(crate) development: bool,
     /// The URL of the callback listener, if there is one.
     pub(crate) callback_url: Option<HttpUrl>,
+    /// The tenant whose users the login in front of the callback listener names, if there is such a login.
+    pub(crate) callback_tenant: Option<TenantName>,
     /// The authorities whose client certificates have a warning.
     pub(crate) public_roots: PublicRoots,
     pub(crate) start_time: Timestamp,
@@ -121,7 +128,7 @@ impl Services {
         let vault = Arc::new(vault);
         let data_keys = Arc::new(DataKeys::new(store.clone(), Arc::clone(&vault), Arc::clone(&clock)));
         let secrets = Arc::new(Secrets::new(store.clone(), Arc::clone(&data_keys)));
-        let gauge_sources = Arc::new(GaugeSources::new(store.clone()));
+        let gauge_sources = Arc::new(GaugeSources::new(store.clone(), refreshes.silent_endpoints()));
         let max_staleness = token_cache.max_staleness;
         let issuers = Issuers::new(outbound.max_clients);
         let outbound = Outbound::new(outbound, max_staleness, store.clone(), Arc::clone(&secrets), Arc::clone(&clock));
@@ -141,6 +148,9 @@ impl Services {
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
             changed_authorizations: ChangedAuthorizations::default(),
+            device_polls: Arc::default(),
+            redemptions: Arc::default(),
+            source_streams: SourceStreams::default(),
             events: ConnectorEvents::new(Arc::clone(&clock), Arc::clone(&gauge_sources)),
             gauge_sources,
             rewrap_watch: RewrapWatch::default(),

@@ -34,6 +34,8 @@ pub struct Settings {
     pub refresh: RefreshSettings,
     /// The URL of the callback listener, if there is one.
     pub callback_url: Option<HttpUrl>,
+    /// The tenant whose users the login in front of the callback listener names, if there is such a login.
+    pub callback_tenant: Option<TenantName>,
     /// The authorities whose client certificates have a warning.
     pub public_roots: PublicRoots,
     /// Only shown by GetServerInfo.
@@ -104,18 +106,26 @@ impl Services {
                 return Err(error);
             }
         };
-        let Settings { reveal_enabled, development, public_roots, outbound, login, callback_url, .. } = settings;
+        let Settings { reveal_enabled, development, public_roots, outbound, login, .. } = settings;
+        let Settings { callback_url, callback_tenant, .. } = settings;
         let start_time = clock.now();
-        let facts = Facts { reveal_enabled, development, callback_url, public_roots, start_time, schema_version };
+        let facts = Facts {
+            reveal_enabled,
+            development,
+            callback_url,
+            callback_tenant,
+            public_roots,
+            start_time,
+            schema_version,
+        };
         let (token_cache, bootstrap_tenant) = (settings.token_cache, settings.bootstrap_tenant);
         let services = Services::new(store, preflight.vault, clock, token_cache, (outbound, login), refreshes, facts);
         services.bootstrap(bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
-        // What a process that died has received is stored before anybody asks for it.
-        for recovered in [services.refreshes_recover().await, services.authorizations_recover().await] {
-            if let Err(error) = recovered {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "tokens of the journal could not be stored");
-            }
+        // Refreshed tokens that a process that died has received are stored before anybody asks for them. Those of authorisations need
+        // their provider, which may be away.
+        if let Err(error) = services.refreshes_recover().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "tokens of the journal could not be stored");
         }
         services.start_maintenance();
         Ok(services)

@@ -100,6 +100,7 @@ impl Services {
             self.shared.tenant_names.forget(tenant);
             self.shared.outbound.forget_tenant(tenant);
             self.shared.issuers.forget_tenant(tenant);
+            self.refresh_forget_tenant(tenant);
             self.shared.tokens.sweep(self.now());
         }
         Ok(deleted)

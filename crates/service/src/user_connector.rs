@@ -50,7 +50,7 @@ impl Services {
         etag: &str,
     ) -> Result<Deleted> {
         let options = DeleteOptions { etag: etag.to_owned(), allow_missing: true, cascade: true };
-        let (mut revocables, mut cancelled) = (Vec::new(), Vec::new());
+        let (mut revocables, mut cancelled, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         let removed = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             // If several callers remove it at once, one of them does, and the others find it gone.
@@ -77,7 +77,10 @@ impl Services {
                     for credential in txn.credentials_fetch_of_link(tenant, found.id, MAX_REVOKED).await? {
                         revocables.extend(self.revocable(txn, tenant, &credential).await?);
                     }
-                    Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts())
+                    let cascade = txn.user_connector_delete(tenant, &found).await?;
+                    let counts = cascade.counts();
+                    sources = cascade.credential_sources;
+                    Deleted::with(counts)
                 }
                 None => Deleted::default(),
             };
@@ -89,9 +92,8 @@ impl Services {
         let removed = removed.await;
         self.revoke_deleted(request, &removed.as_ref(), revocables);
         let removed = removed?;
-        if !request.validate_only {
-            cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
-        }
+        self.forget_sources(caller.tenant(), request, sources);
+        self.tell_cancelled(request, cancelled);
         Ok(removed)
     }
 
@@ -166,7 +168,7 @@ fn missing(link: &UserConnectorRef) -> Error {
 }
 
 /// The error for a user who is not linked to a connector that exists.
-fn no_link(user_id: &UserId, connector: &Ref) -> Error {
+pub(crate) fn no_link(user_id: &UserId, connector: &Ref) -> Error {
     Error::not_found_by(Resource::UserConnector, None, pair(user_id, connector))
 }
 

@@ -41,6 +41,7 @@ pub use list::plan::PageStep;
 pub use list::{Hints, Listed, Page, PageQuery, Rows, Scope};
 pub use record::audit::AuditEvent;
 pub use record::data_key::DataKeyRow;
+pub use record::device_poll::{DueAuthorization, PollLease};
 pub use record::idempotency::{IdempotencyClaim, IdempotencyKey};
 pub use record::login_attempt::AttemptKey;
 pub use record::refresh::{DueCredential, RefreshLease};

@@ -28,7 +28,7 @@ pub enum Planned {
 
 /// The tables, for rows that tests write or read without the store.
 pub mod entity {
-    pub use crate::entity::{connection, connector, label, secret};
+    pub use crate::entity::{connection, connector, credential, label, secret};
 }
 
 /// The statement that returns the first documents that another statement finds.

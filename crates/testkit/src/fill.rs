@@ -59,6 +59,8 @@ const NAMES: [&str; 5] = ["Zulu", "alpha", "Éclair", "ångström", "Beta"];
 
 /// The creation time of the first items.
 const EPOCH: i64 = 1_700_000_000_000_000;
+/// The time from the rest to the events, which then are in the future: a server deletes old events.
+const EVENTS: i64 = 2_300_000_000_000_000;
 
 // === impl Filled ===
 
@@ -196,13 +198,16 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         kind: CredentialKind::ApiKey,
         state: CredentialState::Valid,
         scopes: Vec::new(),
+        requested_scopes: Vec::new(),
         token_type: String::new(),
         expire_time: None,
+        authorization_expire_time: None,
         provider_account_id: String::new(),
         provider_data: JsonObject::default(),
         labels,
         is_default: true,
         material_version: 1,
+        client_grant: false,
         refreshable: false,
         last_refresh_time: None,
         refresh_failure_count: 0,
@@ -249,7 +254,7 @@ fn a_connection(id: ConnectionId, connector: ConnectorId, name: &str, tags: Labe
         tags: MapPatch::Replace(tags),
         ..ConnectionPatch::default()
     };
-    let mut connection = Connection::create(id, connector, &patch, meta).expect("a connection");
+    let mut connection = Connection::create(id, connector, None, &patch, meta).expect("a connection");
     connection.meta = meta;
     connection
 }
@@ -278,7 +283,7 @@ fn an_event(connector: ConnectorId, login_id: UserId, i: usize) -> ConnectorEven
         request_id: Uuid::now_v7(),
         login_id: login_id.into(),
         application_id: String::new(),
-        meta: meta(i),
+        meta: Meta::new(Timestamp(meta(i).create_time.0 + EVENTS)),
     }
 }
 

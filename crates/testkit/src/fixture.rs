@@ -121,6 +121,15 @@ pub fn basic_material(username: &str, password: &str) -> v1::CredentialMaterial 
     material(v1::credential_material::Material::Basic(basic))
 }
 
+/// A credential source of a user, or of the tenant if it is empty: a client that holds a stream open.
+pub fn a_stream_source(user_id: &str) -> v1::CredentialSource {
+    v1::CredentialSource {
+        user_id: Some(user_id.to_owned()).filter(|user_id| !user_id.is_empty()),
+        endpoint: Some(v1::credential_source::Endpoint::Stream(v1::StreamSource {})),
+        ..Default::default()
+    }
+}
+
 /// A configuration of this credential, with one workflow switched on.
 pub fn a_configuration(credential: &str, external_id: &str) -> v1::Configuration {
     let workflow = v1::WorkflowSettings { enabled: true, settings: Some(object([("folder", "inbox")])) };

@@ -17,6 +17,7 @@
 
 pub mod backend;
 pub mod canary;
+pub mod chromium;
 pub mod client;
 pub mod clock;
 pub mod cloudspot;
@@ -30,11 +31,14 @@ pub mod fixture;
 pub mod frame;
 pub mod fuzz;
 pub mod haproxy;
+pub mod hostile;
 pub mod http2;
+pub mod keycloak;
 pub mod ledger;
 pub mod license;
 pub mod list;
 pub mod logs;
+pub mod npm;
 pub mod oauth;
 mod opened;
 pub mod pgbouncer;
@@ -46,27 +50,34 @@ pub mod provider;
 pub mod proxy;
 pub mod raw;
 pub mod server;
+pub mod source;
 pub mod status;
 pub mod system;
 
 pub use backend::Backend;
 pub use canary::Canary;
+pub use chromium::{Chromium, Shown};
 pub use client::{Callers, Client};
 pub use clock::ManualClock;
 pub use collector::Collector;
 pub use connect_proxy::ConnectProxy;
 pub use haproxy::HaProxy;
+pub use hostile::{HostilePeer, Then};
 /// The authorities that a server takes for public ones, for tests that make one up.
 pub use jackfield_server::PublicRoots;
 /// The configuration of a server, for changes to it.
 pub use jackfield_server::config::Config;
 pub use jackfield_server::grpc::connection_message;
 pub use jackfield_server::grpc::reason::reason_name;
+/// Bugs that all servers of a process can be given.
+pub use jackfield_server::planted;
 /// The store, for tests that look beneath the services.
 pub use jackfield_store as store;
+pub use keycloak::Keycloak;
 pub use ledger::{Figures, Ledger, Verdict};
 pub use license::LicenseServer;
 pub use list::{Ask, List};
+pub use npm::{NpmPackage, NpmProvider};
 pub use oauth::{Brought, OAuthProvider};
 pub use pgbouncer::PgBouncer;
 pub use pki::{Flaw, Identity, Pki};
@@ -75,5 +86,6 @@ pub use proof::Rng;
 pub use provider::{Provider, ProviderFault, ProviderOptions};
 pub use proxy::Proxy;
 pub use server::TestServer;
-pub use status::{Refusal, expect_status};
+pub use source::GrpcSource;
+pub use status::{Refusal, expect_status, reason_of};
 pub use system::{Received, Reply, System};

@@ -1,10 +1,12 @@
 //! An authorisation server that others wrote (crate `oauth-as`), over a real socket. It rotates refresh tokens, names its issuer in its
 //! responses (RFC 9207), demands PKCE, and takes a code once. ID tokens are added to its responses.
 
+mod clients;
 mod openid;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use http::Request;
@@ -14,7 +16,7 @@ use oauth_as::client::{Client as Registration, ClientAuth, ClientId};
 use oauth_as::grant::GrantType;
 use oauth_as::http::{ApprovalDecision, AuthorizationService, ServiceBuilder};
 use oauth_as::scope::ScopeSet;
-use oauth_as::server::{AuthorizationServer, ServerConfig, SystemClock};
+use oauth_as::server::{AssertionAudience, AuthorizationServer, ServerConfig, SystemClock};
 use oauth_as::store::MemoryStorage;
 use url::Url;
 
@@ -28,9 +30,11 @@ type Service = AuthorizationService<MemoryStorage, SystemClock>;
 pub struct OAuthProvider {
     authorization: Arc<AuthorizationServer<MemoryStorage, SystemClock>>,
     service: Service,
-    /// A response that the token endpoint gives in place of its own.
+    /// A response that the endpoints for clients give in place of their own.
     reply: Arc<Mutex<Option<Reply>>>,
     denies: Arc<Mutex<bool>>,
+    /// The certificate that the client has to present, as DER.
+    certificate: Arc<Mutex<Option<Vec<u8>>>>,
     /// Its ID tokens, and what it publishes.
     pub openid: Arc<OpenId>,
     pub system: System,
@@ -60,8 +64,12 @@ impl OAuthProvider {
     /// # Panics
     /// Panics if it does not start.
     pub async fn start(redirect_uris: &[&str]) -> Self {
-        let config = ServerConfig::new(ISSUER, format!("{ISSUER}/device"));
-        let authorization = Arc::new(AuthorizationServer::new(config, MemoryStorage::new()));
+        let mut config = ServerConfig::new(ISSUER, format!("{ISSUER}/device"));
+        config.include_verification_uri_complete = true;
+        config.poll_interval = Duration::from_secs(1);
+        let config = config.with_assertion_audience(AssertionAudience::IssuerOnly);
+        let authorization = AuthorizationServer::new(config, MemoryStorage::new());
+        let authorization = Arc::new(authorization.with_jws_verifier(Arc::new(clients::Es256)));
         let denies = Arc::new(Mutex::new(false));
         let decision = Arc::clone(&denies);
         let builder = ServiceBuilder::new(Arc::clone(&authorization)).with_subject_resolver(|_| Some("ada".to_owned()));
@@ -73,15 +81,20 @@ impl OAuthProvider {
         let reply: Arc<Mutex<Option<Reply>>> = Arc::default();
         let openid = Arc::new(OpenId::new());
         let (served, instead, published) = (service.clone(), Arc::clone(&reply), Arc::clone(&openid));
+        let certificate: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
+        let demanded = Arc::clone(&certificate);
         let system = System::start(move |received| match received.line.strip_prefix("GET ") {
             Some(path) => published.page(path).unwrap_or_else(|| Reply::new(404, "")),
             None => match locked(&instead).clone() {
                 Some(reply) => reply,
+                None if locked(&demanded).as_ref().is_some_and(|certificate| *certificate != received.certificate) => {
+                    Reply::new(401, r#"{"error": "invalid_client"}"#)
+                }
                 None => published.completed(answer(&served, received)),
             },
         })
         .await;
-        let provider = OAuthProvider { authorization, service, reply, denies, openid, system };
+        let provider = OAuthProvider { authorization, service, reply, denies, certificate, openid, system };
         provider.register(redirect_uris).await;
         provider
     }
@@ -91,11 +104,15 @@ impl OAuthProvider {
     /// # Panics
     /// Panics if the server refuses them.
     pub async fn register(&self, redirect_uris: &[&str]) {
+        self.register_as(ClientAuth::ConfidentialSecret { secret: CLIENT.1.to_owned() }, redirect_uris).await;
+    }
+
+    async fn register_as(&self, auth: ClientAuth, redirect_uris: &[&str]) {
         let scopes = ScopeSet::from_tokens(["openid", "read", "write"]).expect("scopes");
         let registration = Registration {
             client_id: ClientId::new(CLIENT.0),
-            auth: ClientAuth::ConfidentialSecret { secret: CLIENT.1.to_owned() },
-            grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken],
+            auth,
+            grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::DeviceCode],
             redirect_uris: redirect_uris.iter().map(|uri| (*uri).to_owned()).collect(),
             allowed_scopes: scopes.clone(),
             default_scopes: scopes,
@@ -112,6 +129,7 @@ impl OAuthProvider {
             connector: connector.to_owned(),
             authentication_url: Some(format!("{ISSUER}/authorize")),
             token_url: Some(self.system.url("/token")),
+            device_authorization_url: Some(self.system.url("/device_authorization")),
             issuer_url: Some(ISSUER.to_owned()),
             iss_parameter_supported: Some(true),
             client_id: Some(CLIENT.0.to_owned()),
@@ -135,12 +153,28 @@ impl OAuthProvider {
         Brought::at(location.to_str().expect("a URL"))
     }
 
+    /// Has the user type a code, and permit what it is for.
+    ///
+    /// # Panics
+    /// Panics if the server does not know the code.
+    pub async fn approve(&self, user_code: &str) {
+        self.authorization.approve_device(user_code, "ada").await.expect("a code");
+    }
+
+    /// Has the user type a code, and refuse.
+    ///
+    /// # Panics
+    /// Panics if the server does not know the code.
+    pub async fn refuse(&self, user_code: &str) {
+        self.authorization.deny_device(user_code).await.expect("a code");
+    }
+
     /// From now on the user refuses.
     pub fn deny(&self) {
         *locked(&self.denies) = true;
     }
 
-    /// From now on the token endpoint gives this response in place of its own.
+    /// From now on the endpoints for clients give this response in place of their own.
     pub fn reply(&self, reply: Option<Reply>) {
         *locked(&self.reply) = reply;
     }
@@ -149,6 +183,11 @@ impl OAuthProvider {
     pub fn redeemed(&self) -> Vec<String> {
         let posted = self.system.received().into_iter().filter(|received| received.line.starts_with("POST "));
         posted.map(|received| String::from_utf8_lossy(&received.body).into_owned()).collect()
+    }
+
+    /// The bodies of the polls for device codes so far.
+    pub fn polls(&self) -> Vec<String> {
+        self.redeemed().into_iter().filter(|body| body.contains("device_code=")).collect()
     }
 
     /// The number of requests for a path.
@@ -191,6 +230,8 @@ pub fn query_of(url: &str) -> BTreeMap<String, String> {
 
 fn answer(service: &Service, received: &Received) -> Reply {
     let (method, path) = received.line.split_once(' ').expect("a method and a path");
+    // The endpoints for certificates are the same, at other paths.
+    let path = path.strip_prefix("/mtls").unwrap_or(path);
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in &received.headers {
         request = request.header(name, value);

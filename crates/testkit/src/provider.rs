@@ -1,14 +1,17 @@
-//! A strict authorisation server for tests of refreshing: it ends a grant whose refresh token is used twice, and fails as a test wants.
+//! A strict authorisation server for tests of refreshing: it ends a grant whose refresh token is used twice, and fails as a test wants. What it
+//! does otherwise is decided by the test kit, or by a server that others wrote.
 //!
 //! It speaks plain HTTP on the loopback interface, and has a token endpoint (RFC 6749) and a revocation endpoint (RFC 7009). A request that
 //! was received is acted on, whether or not its sender is still there. So an answer can be lost, and its tokens with it, as in the field.
 
 mod fault;
+mod foreign;
 mod grants;
 mod http;
 mod request;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::fault::Script;
+use self::foreign::Foreign;
 use self::grants::Grants;
 
 pub use self::fault::{Gate, ProviderAnswer, ProviderFault};
@@ -33,6 +37,7 @@ pub struct Provider {
 
 /// The rules of a provider.
 pub struct ProviderOptions {
+    pub server: ProviderServer,
     pub client_id: String,
     /// All of them are good. None: the client is a public one (RFC 6749 2.1).
     pub client_secrets: Vec<String>,
@@ -53,6 +58,17 @@ pub struct ProviderOptions {
     pub resource: ParameterRule,
     /// The time by which tokens and the grace end.
     pub clock: Arc<dyn Clock>,
+}
+
+/// The server that decides about requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProviderServer {
+    /// The server of the test kit.
+    #[default]
+    Own,
+    /// The crate `oauth-as`. Of the rules it has the client with its first secret, the grace (with the pair that is live), the lifetimes and
+    /// the clock.
+    OAuthAs,
 }
 
 /// The way in which the client must say who it is (RFC 6749 2.3.1).
@@ -107,8 +123,15 @@ pub struct ProviderTotals {
 struct Shared {
     options: ProviderOptions,
     grants: Mutex<Grants>,
+    /// The server in the place of the grants.
+    foreign: Option<Foreign>,
     script: Mutex<Script>,
+    /// The number of requests that were read and are not answered yet.
+    open: AtomicUsize,
 }
+
+/// The pause between two looks at whether requests are answered.
+const LOOK: Duration = Duration::from_millis(20);
 
 // === impl Provider ===
 
@@ -120,7 +143,11 @@ impl Provider {
     pub async fn start(options: ProviderOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared { options, grants: Mutex::default(), script: Mutex::default() });
+        let foreign = match options.server {
+            ProviderServer::Own => None,
+            ProviderServer::OAuthAs => Some(Foreign::with(&options).await),
+        };
+        let shared = Arc::new(Shared::new(options, foreign));
         let accepting = Arc::clone(&shared);
         #[expect(clippy::disallowed_methods, reason = "it ends with its handle")]
         let task = tokio::spawn(async move {
@@ -150,24 +177,41 @@ impl Provider {
 
     /// Makes a grant without a log-in, and issues its first tokens.
     pub fn grant(&self, user: &str, scopes: &[&str]) -> IssuedTokens {
+        if let Some(foreign) = &self.shared.foreign {
+            return foreign.begin(user, scopes);
+        }
         let now = self.shared.now();
         self.shared.grants().begin(user, scopes, &self.shared.options, now)
     }
 
     /// Makes an authorisation code, as it would be sent to the redirect URI of the client. With a verifier of PKCE, its challenge
-    /// by S256 was a part of the authorisation request.
+    /// by S256 was a part of the authorisation request. Only the server of the test kit makes one.
     pub fn code(&self, user: &str, scopes: &[&str], redirect_uri: &str, verifier: Option<&str>) -> String {
         self.shared.grants().code(user, scopes, redirect_uri, verifier)
     }
 
     /// Ends a grant, as its user can at the provider.
     pub fn end(&self, family: FamilyId) {
-        self.shared.grants().end(family, End::Withdrawn);
+        match &self.shared.foreign {
+            Some(foreign) => foreign.end(family),
+            None => self.shared.grants().end(family, End::Withdrawn),
+        }
     }
 
     /// The tokens of a grant that are good now, or the reason for its end.
     pub fn live(&self, family: FamilyId) -> Result<Live, End> {
-        self.shared.grants().live(family)
+        match &self.shared.foreign {
+            Some(foreign) => foreign.live(family),
+            None => self.shared.grants().live(family),
+        }
+    }
+
+    /// The grant of a refresh token, whether or not the token is still good.
+    pub fn family_of(&self, refresh_token: &str) -> Option<FamilyId> {
+        match &self.shared.foreign {
+            Some(foreign) => foreign.family_of(refresh_token),
+            None => self.shared.grants().family_of(refresh_token),
+        }
     }
 
     /// The grants, in the order in which they were made.
@@ -183,27 +227,34 @@ impl Provider {
 
     /// The refreshes of a grant that issued tokens.
     pub fn exchanges(&self, family: FamilyId) -> usize {
-        self.shared.grants().totals(Some(family)).exchanges
+        self.shared.totals(Some(family)).exchanges
     }
 
     /// The uses of refresh tokens of a grant that were used before and whose grace was over.
     pub fn reuses(&self, family: FamilyId) -> usize {
-        self.shared.grants().totals(Some(family)).reuses
+        self.shared.totals(Some(family)).reuses
     }
 
     /// The most refreshes of a grant at a time.
     pub fn max_concurrent(&self, family: FamilyId) -> usize {
-        self.shared.grants().totals(Some(family)).max_concurrent
+        self.shared.totals(Some(family)).max_concurrent
     }
 
     /// The counts of all grants.
     pub fn totals(&self) -> ProviderTotals {
-        self.shared.grants().totals(None)
+        self.shared.totals(None)
     }
 
     /// All requests that were read, in the order of their arrival.
     pub fn requests(&self) -> Vec<ProviderRequest> {
         self.shared.grants().requests.clone()
+    }
+
+    /// Waits until all requests that were read have their effect and their answer, whether or not their senders are still there.
+    pub async fn quiet(&self) {
+        while self.shared.open.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Has the next requests to the token endpoint fail in these ways, one each.
@@ -224,6 +275,7 @@ impl Default for ProviderOptions {
     /// A provider that is as strict as possible: it rotates always, and has no grace.
     fn default() -> Self {
         ProviderOptions {
+            server: ProviderServer::Own,
             client_id: "client-1".to_owned(),
             client_secrets: vec!["client-secret-1".to_owned()],
             authentication: ProviderAuthentication::Either,
@@ -243,12 +295,24 @@ impl Default for ProviderOptions {
 // === impl Shared ===
 
 impl Shared {
+    fn new(options: ProviderOptions, foreign: Option<Foreign>) -> Self {
+        let (grants, script, open) = Default::default();
+        Shared { options, grants, foreign, script, open }
+    }
+
     fn now(&self) -> Timestamp {
         self.options.clock.now()
     }
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
         self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn totals(&self, family: Option<FamilyId>) -> ProviderTotals {
+        match &self.foreign {
+            Some(foreign) => foreign.totals(family),
+            None => self.grants().totals(family),
+        }
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {

@@ -375,6 +375,7 @@ impl TestServer {
 
     async fn try_run(&mut self) -> Result<(), String> {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        logs::adopt(runtime.handle());
         let (config, surroundings) = (self.config.clone(), self.surroundings.clone());
         let (bound, address) = oneshot::channel();
         let (shutdown, stopped) = oneshot::channel();

@@ -32,6 +32,11 @@ pub fn expect_status<T: Debug>(result: Result<Response<T>, Status>, code: Code, 
     Refusal::check(status, code, reason)
 }
 
+/// The reason of a refused call; empty if it has none.
+pub fn reason_of(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
 // === impl Refusal ===
 
 impl Refusal {

@@ -165,6 +165,11 @@ impl Reply {
 
 /// Accepts clients of the authority, and of another one.
 fn acceptor(pki: &Pki, other: Option<CertificateDer<'static>>) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(demanding(pki, other)))
+}
+
+/// TLS with the certificate of an authority, for clients of this authority, and of another one.
+pub(crate) fn demanding(pki: &Pki, other: Option<CertificateDer<'static>>) -> ServerConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("an authority")).expect("an authority");
     if let Some(other) = other {
@@ -175,7 +180,7 @@ fn acceptor(pki: &Pki, other: Option<CertificateDer<'static>>) -> TlsAcceptor {
     let chain = chain.collect::<Result<_, _>>().expect("a chain");
     let key = PrivateKeyDer::from_pem_file(pki.path("server-key.pem")).expect("a key");
     let config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key);
-    TlsAcceptor::from(Arc::new(config.expect("a pair")))
+    config.expect("a pair")
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

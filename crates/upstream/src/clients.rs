@@ -21,7 +21,7 @@ pub struct Clients {
     network: Arc<Network>,
     kept: Arc<Places>,
     keys: Keys,
-    current: Cache<ClientId, Arc<Slot>>,
+    current: Cache<SlotId, Arc<Slot>>,
 }
 
 /// The time after which a client that is not used is forgotten.
@@ -29,6 +29,13 @@ const UNUSED: Duration = Duration::from_secs(600);
 
 /// The tenant and the id of what a client is for.
 pub type ClientId = (TenantId, Uuid);
+
+/// The connector of a client, and the connection if it has a client of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotId {
+    pub connector: ClientId,
+    pub connection: Option<Uuid>,
+}
 
 /// The client of one id. Only one is made at a time.
 #[derive(Default)]
@@ -58,8 +65,8 @@ impl Clients {
     }
 
     /// Returns the client of a definition, if there is one of this revision.
-    pub fn get(&self, id: ClientId, revision: &Revision) -> Option<Arc<Client>> {
-        self.current.get(&id)?.get(revision)
+    pub fn get(&self, id: impl Into<SlotId>, revision: &Revision) -> Option<Arc<Client>> {
+        self.current.get(&id.into())?.get(revision)
     }
 
     /// Returns the client of this revision, and makes it if it does not exist. It replaces the one of another revision.
@@ -68,9 +75,32 @@ impl Clients {
     /// The definition cannot be used. What was there before stays, and is not returned for this revision.
     pub fn get_or_insert(
         &self,
+        id: impl Into<SlotId>,
+        revision: Revision,
+        definition: impl FnOnce() -> Result<Definition, DefinitionError>,
+    ) -> Result<Arc<Client>, DefinitionError> {
+        self.found_or_made(id.into(), revision, definition, Client::of_connector)
+    }
+
+    /// The same for a credential source, which has no time series of its own.
+    ///
+    /// # Errors
+    /// The definition cannot be used.
+    pub fn get_or_insert_source(
+        &self,
         id: ClientId,
         revision: Revision,
         definition: impl FnOnce() -> Result<Definition, DefinitionError>,
+    ) -> Result<Arc<Client>, DefinitionError> {
+        self.found_or_made(id.into(), revision, definition, |client, (_, source)| client.of_source(source))
+    }
+
+    fn found_or_made(
+        &self,
+        id: SlotId,
+        revision: Revision,
+        definition: impl FnOnce() -> Result<Definition, DefinitionError>,
+        named: impl FnOnce(Client, ClientId) -> Client,
     ) -> Result<Arc<Client>, DefinitionError> {
         let slot = self.current.get_or_insert_with(&id, || Ok::<_, Infallible>(Arc::default()));
         let Ok(slot) = slot;
@@ -80,20 +110,25 @@ impl Clients {
         {
             return Ok(client.clone());
         }
-        let client = Client::new(self.network.clone(), definition()?, self.kept.clone())?.of_connector(id);
-        let client = Arc::new(client);
+        let client = Client::new(self.network.clone(), definition()?, self.kept.clone())?;
+        let client = Arc::new(named(client, id.connector));
         *current = Some((revision, client.clone()));
         Ok(client)
     }
 
-    /// Forgets the client of a definition, such as one that was deleted.
-    pub fn remove(&self, id: ClientId) {
-        self.current.remove(&id);
+    /// Forgets the client of a connector, such as one that was deleted, and those of its connections.
+    pub fn remove(&self, connector: ClientId) {
+        self.current.retain(|id, _| id.connector != connector);
+    }
+
+    /// Forgets the client of a connection.
+    pub fn remove_connection(&self, tenant: TenantId, connection: Uuid) {
+        self.current.retain(|id, _| id.connector.0 != tenant || id.connection != Some(connection));
     }
 
     /// Forgets the clients of a tenant.
     pub fn remove_tenant(&self, tenant: TenantId) {
-        self.current.retain(|(owner, _), _| *owner != tenant);
+        self.current.retain(|id, _| id.connector.0 != tenant);
     }
 
     /// Forgets all clients.
@@ -107,7 +142,9 @@ impl Clients {
         for (id, slot) in self.current.iter() {
             let client = slot.lock().as_ref().map(|(_, client)| client.clone());
             match client {
-                Some(client) if client.unused() > UNUSED => self.remove(id),
+                Some(client) if client.unused() > UNUSED => {
+                    self.current.remove(&id);
+                }
                 Some(client) => client.sweep(),
                 None => {}
             }
@@ -136,6 +173,14 @@ pub(crate) fn cache_of<K: Eq + Hash, V: Clone>(max: usize) -> Cache<K, V> {
             Cache::with_options(options, UnitWeighter, DefaultHashBuilder::default(), DefaultLifecycle::default())
         },
     )
+}
+
+// === impl SlotId ===
+
+impl From<ClientId> for SlotId {
+    fn from(connector: ClientId) -> Self {
+        SlotId { connector, connection: None }
+    }
 }
 
 // === impl Slot ===

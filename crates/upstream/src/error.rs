@@ -76,6 +76,16 @@ pub enum ProxyFault {
     Lost(io::ErrorKind),
 }
 
+// === impl CallError ===
+
+impl CallError {
+    /// Returns true if the server refused the certificate of the client, or its absence. In TLS 1.3 it says so after the request was
+    /// written, but it does not read requests of clients that it refuses.
+    pub fn refuses_certificate(&self) -> bool {
+        matches!(self.fault, Fault::Tls(TlsFault::ClientCertificate(_)))
+    }
+}
+
 // === impl Fault ===
 
 impl Fault {
@@ -102,6 +112,11 @@ impl Fault {
             Fault::Busy => "BUSY",
             Fault::CircuitOpen { .. } => "CIRCUIT_OPEN",
         }
+    }
+
+    /// Returns true if there was an answer, which cannot be used.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Fault::ResponseMalformed | Fault::HeadersTooLarge | Fault::BodyTooLarge | Fault::BodyEncoded)
     }
 
     /// Returns true if the system that was called is not in a state to answer, so that the circuit breaker counts it. A

@@ -59,6 +59,7 @@ enum Outcome {
 pub(crate) struct Observer {
     metrics: Metrics,
     connector: Option<Uuid>,
+    source: Option<Uuid>,
     series: Arc<Series>,
 }
 
@@ -116,7 +117,13 @@ impl Metrics {
     /// Observes the client of a connector, or one that is of none.
     pub(crate) fn observer(&self, connector: Option<(TenantId, Uuid)>) -> Observer {
         let series = connector.map_or_else(|| self.0.others.clone(), |connector| self.series(connector));
-        Observer { metrics: self.clone(), connector: connector.map(|(_, id)| id), series }
+        Observer { metrics: self.clone(), connector: connector.map(|(_, id)| id), source: None, series }
+    }
+
+    /// Observes the client of a credential source. It takes no place of a connector: each time that a source is set it is another one, and
+    /// series that were recorded stay until the process ends.
+    pub(crate) fn observer_of_source(&self, source: Uuid) -> Observer {
+        Observer { source: Some(source), ..self.observer(None) }
     }
 
     fn series(&self, connector: (TenantId, Uuid)) -> Arc<Series> {
@@ -218,6 +225,7 @@ impl Observer {
             server.port = target.map(Target::port),
             error.r#type = field::Empty,
             jackfield.connector = self.connector.map(field::display),
+            jackfield.credential_source = self.source.map(field::display),
         );
         ObservedCall { observer: self, method: name, target, start: Instant::now(), span, is_ended: false }
     }

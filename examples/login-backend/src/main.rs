@@ -7,7 +7,6 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,10 +16,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -92,45 +87,14 @@ fn response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// The certificates of the example. `ca.pem`, `client.pem` and `client-key.pem` are for Jackfield. All are made at the first start.
+/// The certificates of the example, made at the first start.
 fn certificates(directory: &Path) -> Result<ServerConfig> {
+    example_certificates::make(directory)?;
     let path = |file: &str| directory.join(file);
-    if !path("server-key.pem").exists() {
-        make_certificates(directory)?;
-    }
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(path("ca.pem"))?)?;
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
     let certificate = CertificateDer::from_pem_file(path("server.pem"))?;
     let key = PrivateKeyDer::from_pem_file(path("server-key.pem"))?;
     Ok(ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(vec![certificate], key)?)
-}
-
-fn make_certificates(directory: &Path) -> Result<()> {
-    let mut authority = CertificateParams::new([])?;
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    authority.distinguished_name.push(DnType::CommonName, "Example authority");
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-    std::fs::create_dir_all(directory)?;
-    write(&directory.join("ca.pem"), &authority.pem())?;
-    for (file, name, usage) in [
-        ("client", "jackfield.example", ExtendedKeyUsagePurpose::ClientAuth),
-        ("server", "localhost", ExtendedKeyUsagePurpose::ServerAuth),
-    ] {
-        let mut params = CertificateParams::new([name.to_owned()])?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate()?;
-        write(&directory.join(format!("{file}.pem")), &params.signed_by(&key, &authority)?.pem())?;
-        write(&directory.join(format!("{file}-key.pem")), &key.serialize_pem())?;
-    }
-    Ok(())
-}
-
-/// Writes a file that only its owner can read.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    Ok(file.write_all(text.as_bytes())?)
 }

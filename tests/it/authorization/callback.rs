@@ -1,12 +1,13 @@
 //! The callback listener: what browsers bring there, and what is theirs.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_api::v1::{AuthorizationFailure as Failure, AuthorizationState as State};
 use jackfield_testkit::oauth::query_of;
-use jackfield_testkit::{Backend, ManualClock, TestServer, expect_status, on_both};
+use jackfield_testkit::{Backend, Config, ManualClock, TestServer, expect_status, on_both};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Response};
@@ -20,16 +21,20 @@ pub(super) const HOME: &str = "https://app.example/home?tab=1";
 pub(crate) struct Page {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
-    body: String,
+    pub(super) body: String,
 }
 
 pub(super) async fn server(backend: Backend, clock: &std::sync::Arc<ManualClock>) -> TestServer {
-    TestServer::start_at(backend, clock.clone(), |config| {
-        config.callback.address = "127.0.0.1:0".to_owned();
-        config.callback.public_url = "http://localhost/connect/".to_owned();
-        config.callback.plaintext = true;
-    })
-    .await
+    TestServer::start_at(backend, clock.clone(), listening).await
+}
+
+/// Gives a server a callback listener.
+pub(super) fn listening(config: &mut Config) {
+    config.callback.address = "127.0.0.1:0".to_owned();
+    config.callback.public_url = "http://localhost/connect/".to_owned();
+    config.callback.plaintext = true;
+    config.callback.user_header = "x-user".to_owned();
+    config.callback.tenant = "alpha".to_owned();
 }
 
 pub(super) async fn world(server: &TestServer) -> World {
@@ -64,8 +69,19 @@ fn of_issuer(target: &str, iss: &str) -> String {
 }
 
 pub(crate) async fn browse(server: &TestServer, method: &str, target: &str) -> Page {
-    let mut socket = TcpStream::connect(server.callback_address()).await.unwrap();
-    let request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    browse_with(server, method, target, &[]).await
+}
+
+/// The same with headers.
+pub(crate) async fn browse_with(server: &TestServer, method: &str, target: &str, headers: &[(&str, &str)]) -> Page {
+    browse_at(server.callback_address(), method, target, headers).await
+}
+
+/// The same at the address of a listener.
+pub(super) async fn browse_at(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Page {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).await.unwrap();
@@ -87,7 +103,27 @@ pub(crate) async fn browse(server: &TestServer, method: &str, target: &str) -> P
     Page { status, headers, body: body.to_owned() }
 }
 
-fn completion(location: &str, user_id: &str) -> v1::CompleteAuthorizationRequest {
+/// Another connection of the tenant, whose provider passes on what it gets.
+pub(super) async fn evil_connection(world: &World) -> String {
+    evil_connection_with(world, |_| {}).await
+}
+
+/// The same, with something else different.
+pub(super) async fn evil_connection_with(world: &World, change: impl FnOnce(&mut v1::Connection)) -> String {
+    let mut connection = v1::Connection {
+        id: String::new(),
+        etag: String::new(),
+        name: "evil".to_owned(),
+        client_secrets: vec![v1::ClientSecret { value: "s".to_owned(), ..Default::default() }],
+        ..world.connection.clone()
+    };
+    change(&mut connection);
+    let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+    world.client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id
+}
+
+/// The completion of a session by the application to which a browser was sent on.
+pub(super) fn completion(location: &str, user_id: &str) -> v1::CompleteAuthorizationRequest {
     let completion_code = query_of(location)["completion_code"].clone();
     v1::CompleteAuthorizationRequest { user_id: user_id.to_owned(), completion_code, ..Default::default() }
 }
@@ -179,17 +215,8 @@ on_both! {
         let server = server(backend, &ManualClock::at_present()).await;
         let world = world(&server).await;
         let (session, url) = start(&world, "ada").await;
-        let other = v1::Connection {
-            id: String::new(),
-            etag: String::new(),
-            name: "evil".to_owned(),
-            client_secrets: vec![v1::ClientSecret { value: "s".to_owned(), ..Default::default() }],
-            ..world.connection.clone()
-        };
-        let request = v1::CreateConnectionRequest { connection: Some(other), ..Default::default() };
-        let other = world.client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
         let request = v1::StartAuthorizationRequest {
-            connection: other.id,
+            connection: evil_connection(&world).await,
             return_uri: HOME.to_owned(),
             ..world.request("ada")
         };

@@ -85,6 +85,88 @@ on_both! {
         assert_eq!(states(&world.client, &[session]).await, [State::Cancelled]);
     }
 
+    async fn a_credential_that_is_revoked_or_deleted_gets_no_tokens_afterwards(server) {
+        let world = World::new(&server).await;
+        // When it is valid, when it was revoked already, and when it is deleted.
+        let credential = world.authorized("ada").await.credential;
+        for (step, deletes) in [(0, false), (1, false), (2, true)] {
+            let request = v1::StartAuthorizationRequest { credential: credential.clone(), ..world.request("ada") };
+            let (session, url) = world.start(request).await;
+            let brought = world.provider.visit(&url).await;
+            let others = [world.start(world.request("ada")).await.0, world.start(world.request("eve")).await.0];
+            let watch = v1::WatchAuthorizationRequest { reference: session.id.clone() };
+            let mut watching = world.client.connections().watch_authorization(watch).await.unwrap().into_inner();
+            for validate_only in [true, false] {
+                let mut client = world.client.credentials();
+                let reference = credential.clone();
+                if deletes {
+                    let request = v1::DeleteCredentialRequest { reference, validate_only, ..Default::default() };
+                    client.delete_credential(request).await.unwrap();
+                } else {
+                    let request = v1::RevokeCredentialRequest { reference, validate_only, ..Default::default() };
+                    assert_eq!(client.revoke_credential(request).await.unwrap().into_inner().revoked, step == 0);
+                }
+                let expected = if validate_only { State::Started } else { State::Cancelled };
+                assert_eq!(states(&world.client, std::slice::from_ref(&session)).await, [expected], "{step}");
+            }
+            assert_eq!(states(&world.client, &others).await, [State::Started; 2], "they are for no credential");
+            let late = complete(&world.client, brought.completion("ada")).await.map(Response::new);
+            expect_status(late, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+            let mut last = State::Started;
+            while let Some(next) = watching.next().await {
+                last = next.unwrap().authorization.unwrap().state();
+            }
+            assert_eq!(last, State::Cancelled);
+        }
+        assert_eq!(world.provider.redeemed().len(), 1);
+        assert_eq!(secrets(&server).await, "6", "of those that go on");
+    }
+
+    async fn tokens_that_are_coming_do_not_bring_a_revoked_credential_back(server) {
+        let world = World::new(&server).await;
+        let credential = world.authorized("ada").await.credential;
+        let request = v1::StartAuthorizationRequest { credential: credential.clone(), ..world.request("ada") };
+        let (session, url) = world.start(request).await;
+        let brought = world.provider.visit(&url).await;
+        world.provider.system.hold();
+        let revoked = async {
+            world.provider.system.requests(2).await;
+            assert_eq!(states(&world.client, std::slice::from_ref(&session)).await, [State::Confirmed]);
+            let request = v1::RevokeCredentialRequest { reference: credential.clone(), ..Default::default() };
+            let revoked = world.client.credentials().revoke_credential(request).await;
+            world.provider.system.release();
+            revoked.unwrap()
+        };
+        let (completed, _) = tokio::join!(complete(&world.client, brought.completion("ada")), revoked);
+        assert_eq!(completed.unwrap().state(), State::Cancelled);
+        let facts = steps::credential_now(&world.client, &credential).await;
+        assert_eq!((facts.state(), facts.refreshable), (v1::CredentialState::Revoked, false));
+        assert_eq!(server.sql("SELECT count(*) FROM secret WHERE name = 'material'").await, ["0"]);
+    }
+
+    async fn with_a_connection_its_sessions_are_deleted(server) {
+        let world = World::new(&server).await;
+        let (session, brought) = world.visited("ada").await;
+        let delete = v1::DeleteConnectionRequest { reference: world.connection.id.clone(), ..Default::default() };
+        world.client.connections().delete_connection(delete).await.unwrap();
+        let gone = get(&world.client, &session.id).await.map(Response::new);
+        expect_status(gone, Code::NotFound, "AUTHORIZATION_NOT_FOUND");
+        // A connection with the same id is another one.
+        let connection = v1::Connection { id: String::new(), etag: String::new(), ..world.connection.clone() };
+        let secret = v1::ClientSecret {
+            value: jackfield_testkit::oauth::CLIENT.1.to_owned(),
+            ..Default::default()
+        };
+        let connection = Some(v1::Connection { client_secrets: vec![secret], ..connection });
+        let request =
+            v1::CreateConnectionRequest { id: world.connection.id.clone(), connection, ..Default::default() };
+        world.client.connections().create_connection(request).await.unwrap();
+        let late = complete(&world.client, brought.completion("ada")).await.map(Response::new);
+        expect_status(late, Code::NotFound, "AUTHORIZATION_NOT_FOUND");
+        assert_eq!(world.provider.redeemed().len(), 0);
+        assert_eq!(secrets(&server).await, "0");
+    }
+
     async fn an_expired_session_keeps_no_secret(backend: Backend) {
         let clock = ManualClock::at_present();
         let mut server = callback::server(backend, &clock).await;

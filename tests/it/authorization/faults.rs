@@ -7,16 +7,25 @@ use jackfield_api::v1;
 use jackfield_api::v1::AuthorizationFailure as Failure;
 use jackfield_testkit::{Reply, TestServer, fixture, on_both};
 
-use super::{World, complete, tokens};
+use super::{World, complete, issue, tokens};
 use crate::steps;
 
 fn json(status: u16, body: &str) -> Reply {
     Reply { headers: vec![("content-type", "application/json".to_owned())], ..Reply::new(status, body.to_owned()) }
 }
 
+/// Has all credentials vanish beside the server: whoever deletes one ends the sessions that are for it.
+async fn vanish(server: &TestServer) {
+    for table in ["configuration", "refresh_lease", "refresh_attempt", "credential"] {
+        server.sql(&format!("DELETE FROM {table}")).await;
+    }
+    server.sql("DELETE FROM secret WHERE owner = 'credential'").await;
+}
+
 on_both! {
     async fn what_comes_back_without_tokens_changes_nothing(backend: Backend) {
-        let server = TestServer::start_with(backend, |config| config.refresh.timeout = Duration::from_secs(1)).await;
+        // Enough for two more tries, which together do not open the circuit breaker.
+        let server = TestServer::start_with(backend, |config| config.refresh.timeout = Duration::from_millis(1_500)).await;
         let world = World::new(&server).await;
         let credential = world.authorized("ada").await.credential;
         let before = steps::credential_now(&world.client, &credential).await;
@@ -93,17 +102,60 @@ on_both! {
         world.provider.reply(Some(json(200, r#"{"access_token": "a", "scope": "read"}"#)));
         let session = world.authorized("ada").await;
         assert_eq!((session.scopes.len(), session.granted_scopes), (2, vec!["read".to_owned()]));
-        assert_eq!(steps::credential_now(&world.client, &session.credential).await.scopes, ["read"]);
+        let credential = steps::credential_now(&world.client, &session.credential).await;
+        assert_eq!(credential.scopes, ["read"]);
+        assert_eq!(credential.requested_scopes, ["read", "write"]);
+        assert_eq!(credential.missing_scopes, ["write"]);
+        let issued = issue(&world.client, &credential.id).await;
+        assert_eq!((issued.scopes, issued.missing_scopes), (vec!["read".to_owned()], vec!["write".to_owned()]));
+
+        // Another authorisation grants them, and nothing is known of what a caller asked for.
+        world.provider.reply(Some(json(200, r#"{"access_token": "b"}"#)));
+        assert_eq!(world.again(&credential).await.state(), v1::AuthorizationState::Completed);
+        let again = steps::credential_now(&world.client, &credential.id).await;
+        assert_eq!((again.requested_scopes, again.missing_scopes.len()), (credential.requested_scopes, 0));
+        let request = v1::UpdateCredentialRequest {
+            reference: credential.id.clone(),
+            credential: Some(v1::Credential::default()),
+            material: Some(fixture::oauth2_material("own", "")),
+            ..Default::default()
+        };
+        let stored = world.client.credentials().update_credential(request).await.unwrap().into_inner();
+        assert_eq!(stored.credential.unwrap().requested_scopes.len(), 0);
+    }
+
+    async fn the_end_of_an_authorisation_is_a_fact_where_the_provider_tells_it(server) {
+        let world = World::new(&server).await;
+        let body = r#"{"access_token": "a", "refresh_token": "r", "refresh_token_expires_in": 60, "authorization_expires_in": 86400}"#;
+        world.provider.reply(Some(json(200, body)));
+        let credential = steps::credential_now(&world.client, &world.authorized("ada").await.credential).await;
+        let rest = credential.authorization_expire_time.unwrap().seconds - credential.create_time.unwrap().seconds;
+        assert!((86_340..=86_400).contains(&rest), "{rest}");
+        let revoke = v1::RevokeCredentialRequest { reference: credential.id.clone(), ..Default::default() };
+        world.provider.reply(None);
+        world.client.credentials().revoke_credential(revoke).await.unwrap();
+        let revoked = steps::credential_now(&world.client, &credential.id).await;
+        assert_eq!((revoked.authorization_expire_time, revoked.missing_scopes.len()), (None, 0));
+        let explain = v1::ExplainCredentialRequest { reference: credential.id.clone() };
+        let explained = world.client.credentials().explain_credential(explain).await.unwrap().into_inner();
+        let expected = v1::StartAuthorizationRequest {
+            credential: credential.id.clone(),
+            scopes: credential.requested_scopes,
+            ..world.request("ada")
+        };
+        assert_eq!(explained.start_authorization.as_ref(), Some(&expected));
+        // It works as it is.
+        let brought = world.provider.visit(&world.start(expected).await.1).await;
+        let session = complete(&world.client, brought.completion("ada")).await.unwrap();
+        assert_eq!((session.state(), session.credential), (v1::AuthorizationState::Completed, credential.id));
     }
 
     async fn a_credential_that_is_gone_gets_no_tokens(server) {
         let world = World::new(&server).await;
         let credential = world.authorized("ada").await.credential;
-        let before = steps::credential_now(&world.client, &credential).await;
-        let request = v1::StartAuthorizationRequest { credential: credential.clone(), ..world.request("ada") };
+        let request = v1::StartAuthorizationRequest { credential, ..world.request("ada") };
         let brought = world.provider.visit(&world.start(request).await.1).await;
-        let delete = v1::DeleteCredentialRequest { reference: before.id.clone(), ..Default::default() };
-        world.client.credentials().delete_credential(delete).await.unwrap();
+        vanish(&server).await;
         let session = complete(&world.client, brought.completion("ada")).await.unwrap();
         assert_eq!(session.failure(), Failure::CredentialMissing, "{session:?}");
     }
@@ -116,8 +168,7 @@ on_both! {
             let credential = world.authorized("ada").await.credential;
             let request = v1::StartAuthorizationRequest { credential: credential.clone(), ..world.request("ada") };
             let brought = world.provider.visit(&world.start(request).await.1).await;
-            let delete = v1::DeleteCredentialRequest { reference: credential.clone(), ..Default::default() };
-            world.client.credentials().delete_credential(delete).await.unwrap();
+            vanish(&server).await;
             let connection = world.connection.id.clone();
             let facts = v1::Credential { connection, ..fixture::a_credential(user, &world.connection.connector) };
             let request = v1::CreateCredentialRequest {

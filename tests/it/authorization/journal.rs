@@ -6,7 +6,8 @@ use jackfield_api::v1::AuthorizationState as State;
 use jackfield_testkit::data::SecretUrl;
 use jackfield_testkit::{HaProxy, TestServer, postgres};
 
-use super::{World, complete, get};
+use super::{World, complete, device};
+use crate::refresh::world::eventually;
 use crate::steps;
 
 mod postgres_away {
@@ -14,9 +15,8 @@ mod postgres_away {
         mod haproxy {
             use super::super::super::*;
 
-            /// A server that starts again has them, and the one user need not go to the provider again.
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn tokens_are_stored_by_the_next_start() {
+            /// A server whose database can be led away.
+            async fn behind_a_proxy() -> (TestServer, HaProxy) {
                 let (database, proxy) = tokio::task::spawn_blocking(|| {
                     let database = postgres::fresh_server();
                     let proxy = HaProxy::before(&database);
@@ -24,35 +24,74 @@ mod postgres_away {
                 })
                 .await
                 .expect("servers");
-                let mut server = TestServer::start_on(database, |config| {
+                let server = TestServer::start_on(database, |config| {
                     config.database.url = SecretUrl::new(proxy.url().to_owned());
                     config.database.acquire_timeout = Duration::from_secs(1);
+                    config.refresh.timeout = Duration::from_secs(3);
                 })
                 .await;
+                (server, proxy)
+            }
+
+            /// The number of entries of the journal.
+            fn files(server: &TestServer) -> usize {
+                let journal = server.data_dir().join("journal/authorizations");
+                let names = std::fs::read_dir(journal).unwrap().map(|file| file.unwrap().file_name());
+                names.filter(|name| name.to_string_lossy().ends_with(".sealed")).count()
+            }
+
+            /// A server that starts again has them, and the one user need not go to the provider again.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn tokens_are_stored_by_the_next_start() {
+                let (mut server, proxy) = behind_a_proxy().await;
                 let world = World::new(&server).await;
                 let (session, brought) = world.visited("ada").await;
                 world.provider.system.hold();
-                let journal = server.data_dir().join("journal/authorizations");
-                let files = || std::fs::read_dir(&journal).unwrap().count();
                 let (client, completion) = (world.client.clone(), brought.completion("ada"));
                 let call = tokio::spawn(async move { complete(&client, completion).await });
                 world.provider.system.requests(1).await;
                 tokio::task::block_in_place(|| proxy.lead_nowhere());
                 world.provider.system.release();
-                while files() == 0 {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+                eventually("the tokens are in the journal", || files(&server) == 1).await;
                 server.crash();
                 assert!(call.await.unwrap().is_err());
-                assert_eq!(files(), 1);
+                assert_eq!(files(&server), 1);
 
                 tokio::task::block_in_place(|| proxy.lead_to(0, server.postgres()));
                 server.restart().await;
+                expect_stored(&server, &session.id).await;
+                assert_eq!(world.provider.redeemed().len(), 1);
+            }
+
+            /// The code is spent, and is not polled for again.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn tokens_for_a_device_are_stored_when_the_database_is_back() {
+                let (server, proxy) = behind_a_proxy().await;
+                let world = World::new(&server).await;
+                let started = device::start(&world).await;
+                world.provider.reply(device::error(400, "authorization_pending"));
+                world.provider.approve(&started.user_code).await;
+                let before = world.provider.system.received().len();
+                world.provider.system.hold();
+                world.provider.reply(None);
+                world.provider.system.requests(before + 1).await;
+                tokio::task::block_in_place(|| proxy.lead_nowhere());
+                world.provider.system.release();
+                eventually("the tokens are in the journal", || files(&server) == 1).await;
+                let polls = world.provider.polls().len();
+                // Longer than the lease.
+                tokio::time::sleep(Duration::from_secs(11)).await;
+                tokio::task::block_in_place(|| proxy.lead_to(0, server.postgres()));
+                expect_stored(&server, &started.id).await;
+                assert_eq!(world.provider.polls().len(), polls);
+            }
+
+            async fn expect_stored(server: &TestServer, id: &str) {
                 let client = server.client("alpha");
-                let session = get(&client, &session.id).await.unwrap();
-                assert_eq!(session.state(), State::Completed, "{session:?}");
-                assert!(steps::credential_now(&client, &session.credential).await.refreshable);
-                assert_eq!((files(), world.provider.redeemed().len()), (0, 1));
+                let last = device::ended(&client, id).await;
+                assert_eq!(last.state(), State::Completed, "{last:?}");
+                assert!(steps::credential_now(&client, &last.credential).await.refreshable);
+                eventually("the journal is empty", || files(server) == 0).await;
             }
         }
     }

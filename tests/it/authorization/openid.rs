@@ -9,6 +9,7 @@ use jackfield_testkit::{ManualClock, OAuthProvider, TestServer, expect_status, f
 use serde_json::{Value, json};
 use tonic::Code;
 
+use super::device::ended;
 use super::{World, complete, tokens};
 use crate::steps;
 
@@ -178,12 +179,12 @@ on_both! {
         let world = World::with(&server, openid).await;
         world.provider.openid.publish("/jwks", 503, &json!({}));
         let brought = world.visited("ada").await.1;
-        let session = complete(&world.client, brought.completion("ada")).await.unwrap();
-        assert_eq!(failed(&session), (Failure::IssuerUnavailable, "STATUS_UNEXPECTED"));
+        let away = complete(&world.client, brought.completion("ada")).await.map(tonic::Response::new);
+        expect_status(away, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
         assert_eq!(world.provider.redeemed().len(), 0);
+        // The code is good as long as the session, so the user need not go there again.
         world.provider.openid.publish("/jwks", 200, &json!({ "keys": [] }));
         clock.advance(Duration::from_secs(5));
-        let brought = world.visited("ada").await.1;
         let session = complete(&world.client, brought.completion("ada")).await.unwrap();
         assert_eq!(failed(&session), (Failure::IdTokenRefused, "UNKNOWN_KEY"));
     }
@@ -232,10 +233,21 @@ on_both! {
         assert_eq!(failed(&world.again(&credential).await), (Failure::AccountMismatch, ""));
         world.provider.openid.publish("/profile", 200, &json!({ "login": "octo" }));
         assert_eq!(failed(&world.again(&credential).await), (Failure::AccountUnknown, "USER_ID_MISSING"));
-        world.provider.openid.publish("/profile", 500, &json!({}));
+        world.provider.openid.publish("/profile", 404, &json!({}));
         assert_eq!(failed(&world.again(&credential).await), (Failure::ProfileUnavailable, "STATUS_UNEXPECTED"));
         assert_eq!(steps::credential_now(&world.client, &credential.id).await, credential);
         assert_eq!(steps::revealed(&world.client, &credential.id).await, material);
+        // One that is away keeps the tokens waiting, also those of a server that stops.
+        world.provider.openid.publish("/profile", 500, &json!({}));
+        let session = world.again(&credential).await;
+        assert_eq!(session.state(), State::Confirmed, "{session:?}");
+        assert_eq!(steps::revealed(&world.client, &credential.id).await, material);
+        world.provider.openid.publish("/profile", 200, &json!({ "id": 583_231 }));
+        let mut server = server;
+        server.restart().await;
+        let client = server.client("alpha");
+        assert_eq!(ended(&client, &session.id).await.state(), State::Completed);
+        assert_ne!(steps::revealed(&client, &credential.id).await, material);
     }
 
     async fn another_account_is_refused_unless_it_is_permitted(server) {

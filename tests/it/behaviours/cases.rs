@@ -138,6 +138,8 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     case!("UpdateConnection", UpdateConnectionRequest { reference, connection, update_mask: everything() });
     let (reference, client_secret) = (login.clone(), "another".to_owned());
     case!("RotateConnectionSecret", RotateConnectionSecretRequest { reference, client_secret });
+    // It has no endpoints, so nothing is called.
+    named!("TestConnection", TestConnectionRequest, login);
     named!("DeleteConnection", DeleteConnectionRequest, login);
     let (connection, ada, error) = (authorizing, || "ada".to_owned(), "access_denied".to_owned());
     case!("StartAuthorization", StartAuthorizationRequest { connection, user_id: ada() });
@@ -146,6 +148,15 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     named!("WatchAuthorization", WatchAuthorizationRequest, cancelled);
     named!("CancelAuthorization", CancelAuthorizationRequest, cancelled);
     case!("AddUserConnector", AddUserConnectorRequest { user_id: "eve".to_owned(), connector: connector_id.clone() });
+    let (authenticated, of, key) = (user_id.to_owned(), connector_id.clone(), fixture::api_key_material("another"));
+    case!(
+        "AuthenticateUserConnector",
+        AuthenticateUserConnectorRequest { user_id: authenticated, connector: of, material: Some(key) }
+    );
+    let https = v1::RemoteSource { url: "https://localhost:3000/credentials".to_owned(), ..Default::default() };
+    let endpoint = Some(v1::credential_source::Endpoint::Https(https));
+    let source = Some(v1::CredentialSource { endpoint, ..Default::default() });
+    case!("SetCredentialSource", SetCredentialSourceRequest { source });
     let (client_id, client_secret) = ("client".to_owned(), "of the client".to_owned());
     for material in [
         Material::Oauth2(v1::OAuth2Material::default()),

@@ -177,6 +177,11 @@ impl Sown {
                     set_inner(request, "connector", nobody());
                 })]
             }
+            "AuthenticateUserConnector" => {
+                vec![self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
+                    set(request, "connector", nobody());
+                })]
+            }
             "AuthenticateUser" => vec![
                 self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
                     set(request, "connector", nobody());
@@ -213,8 +218,8 @@ impl Sown {
                     }),
                 ]
             }
-            // Keys and users have no references.
-            "ImportKey" | "CreateUser" => Vec::new(),
+            // Keys and users have no references, and those of sources are no required ones.
+            "ImportKey" | "CreateUser" | "SetCredentialSource" => Vec::new(),
             "PatchConnector" => vec![
                 self.simple(field, "stale", (Code::Aborted, "ETAG_MISMATCH"), |request| {
                     set(request, "etag", "W/\"0-0\"".to_owned());
@@ -289,6 +294,13 @@ fn taken(field: &SecretField) -> (Code, &'static str) {
     if ["RotateKey", "RotateConnectionSecret"].contains(&field.method.name()) {
         return (Code::Aborted, "ETAG_MISMATCH");
     }
+    // There is no name that could be taken: it replaces the source of another user.
+    if field.method.name() == "SetCredentialSource" {
+        return ACCEPTED;
+    }
+    if field.method.name() == "AuthenticateUserConnector" {
+        return (Code::NotFound, "USER_CONNECTOR_NOT_FOUND");
+    }
     let reason = match field.method.name() {
         "CreateCredential" | "UpdateCredential" => "EXTERNAL_ID_TAKEN",
         "CreateUser" | "UpdateUser" => "LOGIN_ID_TAKEN",
@@ -303,15 +315,15 @@ fn set(request: &mut DynamicMessage, field: &str, value: String) {
 
 /// Sets a text of the resource in a request.
 fn set_inner(request: &mut DynamicMessage, field: &str, value: String) {
-    let resources = ["connector", "connection", "credential", "key", "user"];
+    let resources = ["connector", "connection", "credential", "key", "source", "user"];
     let outer = request.descriptor().fields().find(|field| resources.contains(&field.name())).expect("a resource");
     let mut resource = request.get_field(&outer).into_owned();
     set(resource.as_message_mut().expect("a message"), field, value);
     request.set_field(&outer, resource);
 }
 
-/// Gives the resource in a request another name or external id. A rotation has neither: it gets a stale etag in place of a name that
-/// is taken, and a time that does not exist in place of one that is invalid.
+/// Gives the resource in a request another name or external id. A link and a source have neither: they are those of another
+/// user. A rotation has neither: it gets a stale etag in place of a name that is taken, and a time that does not exist in place of one that is invalid.
 fn rename(request: &mut DynamicMessage, name: &str) {
     if ["json_patch", "merge_patch"].iter().any(|field| request.has_field_by_name(field)) {
         return patch_name(request, name);
@@ -330,6 +342,12 @@ fn rename(request: &mut DynamicMessage, name: &str) {
             TAKEN => set(request, "etag", "W/\"0-0\"".to_owned()),
             name => set(request, "secret_id", name.to_owned()),
         };
+    }
+    if has("source") {
+        return set_inner(request, "user_id", name.to_owned());
+    }
+    if has("user_id") && has("material") {
+        return set(request, "user_id", name.to_owned());
     }
     let field = if has("credential") { "external_id" } else { "name" };
     set_inner(request, if has("user") { "username" } else { field }, name.to_owned());

@@ -8,17 +8,90 @@ use tonic::Code;
 
 use super::raw::call;
 use super::sown::Sown;
-use crate::authorization::callback::browse;
-use crate::authorization::{BACK, World, complete};
+use crate::authorization::callback::{browse, browse_with};
+use crate::authorization::device::ended;
+use crate::authorization::{BACK, World, complete, get};
 
 const HOME: &str = "https://app.example/home";
 const ISSUER: &str = "https://as.example.com";
+
+/// Authorises a user with a device code, and another one not to the end.
+async fn by_device(world: &World, tokens: &serde_json::Value, planted: &mut impl FnMut(&str) -> String) {
+    for (step, is_completed) in [(0, true), (1, false)] {
+        let (device_code, user_code) =
+            (planted(&format!("device code {step}")), planted(&format!("code of the user {step}")));
+        let codes = serde_json::json!({
+            "device_code": device_code,
+            "user_code": user_code,
+            "verification_uri": "https://as.example.com/device",
+            "verification_uri_complete": format!("https://as.example.com/device?user_code={user_code}"),
+            "expires_in": 600,
+            "interval": 1,
+        });
+        world.provider.reply(Some(Reply::new(200, codes.to_string())));
+        let scopes = vec!["read".to_owned()];
+        let request = v1::StartAuthorizationRequest {
+            completion_mode: v1::CompletionMode::Device.into(),
+            scopes,
+            ..world.request("ada")
+        };
+        let begun = world.client.connections().start_authorization(request).await.unwrap().into_inner();
+        assert_eq!(begun.user_code, user_code);
+        let reply = match is_completed {
+            true => Reply::new(200, tokens.to_string()),
+            false => Reply::new(400, "{\"error\": \"authorization_pending\"}"),
+        };
+        world.provider.reply(Some(reply));
+        if is_completed {
+            let completed = ended(&world.client, &begun.authorization.unwrap().id).await;
+            assert_eq!(completed.state(), v1::AuthorizationState::Completed, "{completed:?}");
+        }
+    }
+}
+
+/// Authorises a user in the browser that opened the connect URL, and another one not to the end.
+async fn in_a_browser(
+    (world, server): (&World, &TestServer),
+    tokens: &serde_json::Value,
+    planted: &mut impl FnMut(&str) -> String,
+    made: &mut Vec<(String, Vec<u8>)>,
+) {
+    for (step, is_completed) in [(0, true), (1, false)] {
+        let scopes = vec!["read".to_owned()];
+        let request = v1::StartAuthorizationRequest {
+            completion_mode: v1::CompletionMode::CookieBound.into(),
+            scopes,
+            ..world.request("ada")
+        };
+        let (session, url) = world.start(request).await;
+        let connect = url.strip_prefix("http://localhost").unwrap();
+        let first = browse_with(server, "GET", connect, &[("x-user", "ada")]).await;
+        let cookie = first.headers["set-cookie"].split_once(';').unwrap().0;
+        let page = browse_with(server, "GET", connect, &[("x-user", "ada"), ("cookie", cookie)]).await;
+        let state = query_of(&page.headers["location"])["state"].clone();
+        if is_completed {
+            let code = planted(&format!("code in a browser {step}"));
+            world.provider.reply(Some(Reply::new(200, tokens.to_string())));
+            let path = session.redirect_uri.strip_prefix("http://localhost").unwrap();
+            let target = format!("{path}?state={state}&code={code}&iss={ISSUER}");
+            browse_with(server, "GET", &target, &[("cookie", cookie)]).await;
+            let completed = get(&world.client, &session.id).await.unwrap();
+            assert_eq!(completed.state(), v1::AuthorizationState::Completed, "{completed:?}");
+        }
+        let value = |pair: &str| pair.split_once('=').unwrap().1.to_owned().into_bytes();
+        made.push((format!("the connect token {step}"), value(connect)));
+        made.push((format!("the cookie {step}"), value(cookie)));
+        made.push((format!("the state in a browser {step}"), state.into_bytes()));
+    }
+}
 
 /// Configures a callback listener.
 pub(super) fn listen(config: &mut jackfield_testkit::Config) {
     config.callback.address = "127.0.0.1:0".to_owned();
     config.callback.public_url = "http://localhost".to_owned();
     config.callback.plaintext = true;
+    config.callback.user_header = "x-user".to_owned();
+    config.callback.tenant = "alpha".to_owned();
 }
 
 /// Authorises users in each way, some of them not to the end. Returns the secrets that were made on the way.
@@ -72,11 +145,14 @@ pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(Stri
         }
         ids.push(session.id);
     }
-    for (step, body) in world.provider.redeemed().iter().enumerate() {
+    in_a_browser((&world, server), &tokens, &mut planted, &mut made).await;
+    by_device(&world, &tokens, &mut planted).await;
+    let redeemed = world.provider.redeemed();
+    for (step, body) in redeemed.iter().filter(|body| body.contains("code_verifier=")).enumerate() {
         let verifier = query_of(&format!("http://localhost/?{body}"))["code_verifier"].clone();
         made.push((format!("the code verifier {step}"), verifier.into_bytes()));
     }
-    assert_eq!(made.len(), 3 * 4 + 2 + 2);
+    assert_eq!(made.len(), 3 * 4 + 2 + 2 + 3 * 2 + 1);
     for reference in ids {
         let request = v1::GetAuthorizationRequest { reference }.encode_to_vec();
         let reply = call(&world.client, "jackfield.v1.ConnectionService/GetAuthorization", &request, &[]).await;

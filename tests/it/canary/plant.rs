@@ -54,7 +54,8 @@ pub(super) fn path(method: &MethodDescriptor) -> String {
 /// Every text field of every request that has `debug_redact`.
 pub(super) fn secret_fields() -> Vec<SecretField> {
     let mut fields = Vec::new();
-    for method in methods() {
+    // Those who open a stream have a test of their own.
+    for method in methods().into_iter().filter(|method| !method.is_client_streaming()) {
         let mut found = Vec::new();
         walk(&method.input(), &mut Vec::new(), &mut found);
         fields.extend(found.into_iter().map(|path| SecretField { method: method.clone(), path }));
@@ -151,6 +152,7 @@ impl SecretField {
             ["material", "client_credentials", "client_id" | "client_secret"] => Some(client_credentials()),
             ["material", "custom", "fields"] => Some(custom()),
             ["connector", "secret_headers"]
+            | ["source", "https" | "grpc", "secret_headers"]
             | ["connector", "generic", "http_authentication_password"]
             | ["connector", "egress_proxy_password"]
             | ["connection", "client_secrets", "value"]
@@ -231,6 +233,21 @@ impl SecretField {
             }
             "CreateCredential" => {
                 v1::CreateCredentialRequest { credential: Some(credential()), material, ..Default::default() }
+                    .encode_to_vec()
+            }
+            "SetCredentialSource" => {
+                let remote = v1::RemoteSource { url: "https://localhost:3000/".to_owned(), ..Default::default() };
+                let endpoint = match self.path[1].name() {
+                    "grpc" => v1::credential_source::Endpoint::Grpc(remote),
+                    _ => v1::credential_source::Endpoint::Https(remote),
+                };
+                let (user_id, endpoint) = (Some(unique.to_owned()), Some(endpoint));
+                let source = v1::CredentialSource { user_id, endpoint, ..Default::default() };
+                v1::SetCredentialSourceRequest { source: Some(source), ..Default::default() }.encode_to_vec()
+            }
+            "AuthenticateUserConnector" => {
+                let (user_id, connector) = ("u".to_owned(), "name:main".to_owned());
+                v1::AuthenticateUserConnectorRequest { user_id, connector, material, ..Default::default() }
                     .encode_to_vec()
             }
             "UpdateCredential" => v1::UpdateCredentialRequest {

@@ -67,7 +67,7 @@ impl fmt::Debug for Reply {
 // === impl Reply ===
 
 impl Reply {
-    fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error:?}"));
         let bytes = causes.collect::<Vec<_>>().join("\n").into_bytes();
         Reply { code: Code::Unknown, reason: String::new(), bytes, messages: Vec::new() }

@@ -55,6 +55,7 @@ impl World {
         let definition = Definition {
             origins: vec![Target::parse(&base).unwrap()],
             identity: None,
+            identity_origins: None,
             headers: HeaderMap::new(),
             trust: Trust::public(),
             timeouts: Timeouts {

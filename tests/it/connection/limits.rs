@@ -161,7 +161,8 @@ const BEYOND: &[(&str, Change)] = &[
     ("connection.refresh_token_grace_period", |it| {
         it.refresh_token_grace_period = Some(fixture::milliseconds(30 * 24 * 3_600_000 + 1));
     }),
-    ("connection.client_authentication", |it| it.client_authentication = 4),
+    ("connection.client_authentication", |it| it.client_authentication = 7),
+    ("connection.grant_type", |it| it.grant_type = 3),
     ("connection.return_uris", |it| it.return_uris = vec![url(30); 33]),
     ("connection.return_uris[1]", |it| it.return_uris = vec![url(30), "/back".to_owned()]),
     ("connection.linking", |it| it.linking = 4),
@@ -238,6 +239,7 @@ on_both! {
             linking: v1::LinkingType::Disabled.into(),
             client_authentication: v1::ClientAuthentication::ClientSecretBasic.into(),
             iss_parameter_supported: Some(false),
+            grant_type: v1::ConnectionGrantType::AuthorizationCode.into(),
             active: Some(true),
             create_time: created.create_time,
             update_time: created.update_time,

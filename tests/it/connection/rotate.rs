@@ -76,7 +76,10 @@ on_both! {
         assert_eq!(refresh(&world, &credential).await, 2, "nothing was accepted yet");
         assert_eq!(refresh(&world, &credential).await, 1);
         rotate(&world, request(&world, ACCEPTED[1])).await.unwrap();
+        let sent = |world: &World| world.provider.requests().pop().unwrap().authorization;
+        let before = sent(&world);
         assert_eq!(refresh(&world, &credential).await, 1, "the old one is good");
+        assert_eq!(sent(&world), before, "and is tried first");
 
         // The old one is removed, and the newest is the first of the others.
         let mut connection = v1::Connection { client_secrets: rotated.client_secrets.clone(), ..Default::default() };

@@ -15,7 +15,7 @@ const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
 const ENTRY: &str = "its parent is given as a whole";
 
 /// Fields without presence, with the reason why that does no harm.
-const WITHOUT: [(&str, &str); 40] = [
+const WITHOUT: [(&str, &str); 41] = [
     ("Application.name", REQUIRED),
     ("Permission.slug", ENTRY),
     ("Permission.description", ENTRY),
@@ -31,6 +31,7 @@ const WITHOUT: [(&str, &str); 40] = [
     ("Connection.supported_content_type", ENUM),
     ("Connection.linking", ENUM),
     ("Connection.client_authentication", ENUM),
+    ("Connection.grant_type", FIXED),
     ("ClientSecret.secret_id", ENTRY),
     ("ClientSecret.value", SECRET),
     ("Credential.user_id", FIXED),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jackfield_domain::attempts::AttemptLimit;
+use jackfield_domain::credential_source::SourceFault;
 use jackfield_domain::error::{Precondition, Taken, Use, ViolationKind};
 use jackfield_domain::{Error, Resource, Violation};
 
@@ -45,6 +46,7 @@ fn errors() -> Vec<Error> {
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
             | Error::RefreshInProgress { .. }
+            | Error::SourceFailed { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -78,6 +80,13 @@ fn errors() -> Vec<Error> {
     errors.extend(Resource::ALL.map(|resource| Error::not_found(resource, "name:x")));
     errors.extend(takens().into_iter().map(|what| Error::Taken { resource, what, value: id.clone() }));
     errors.extend(preconditions().into_iter().map(|reason| Error::precondition(reason, resource, "id", "no")));
+    errors.extend(
+        SourceFault::NAMES.iter().filter_map(|name| SourceFault::named(name)).map(|fault| Error::SourceFailed {
+            fault,
+            id: id.clone(),
+            message: "no".to_owned(),
+        }),
+    );
     errors.extend(violations().into_iter().map(Error::invalid));
     errors.push(Error::Invalid(violations()));
     errors.iter().for_each(listed);

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 76] = methods! {
+const METHODS: [Method; 81] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -67,6 +67,7 @@ const METHODS: [Method; 76] = methods! {
         "UpdateConnection" update_connection(UpdateConnectionRequest): "connections.write";
         "RotateConnectionSecret" rotate_connection_secret(RotateConnectionSecretRequest): "connections.write";
         "DeleteConnection" delete_connection(DeleteConnectionRequest): "connections.write";
+        "TestConnection" test_connection(TestConnectionRequest): "connections.test";
         "StartAuthorization" start_authorization(StartAuthorizationRequest): "connections.authorize";
         "CompleteAuthorization" complete_authorization(CompleteAuthorizationRequest): "connections.authorize";
         "GetAuthorization" get_authorization(GetAuthorizationRequest): "connections.authorize";
@@ -113,7 +114,11 @@ const METHODS: [Method; 76] = methods! {
     user_connectors {
         "AddUserConnector" add_user_connector(AddUserConnectorRequest): "user_connectors.write";
         "RemoveUserConnector" remove_user_connector(RemoveUserConnectorRequest): "user_connectors.write";
+        "AuthenticateUserConnector" authenticate_user_connector(AuthenticateUserConnectorRequest): "credentials.write";
         "GetUserConnector" get_user_connector(GetUserConnectorRequest): "user_connectors.read";
+        "SetCredentialSource" set_credential_source(SetCredentialSourceRequest): "credentials.write";
+        "GetCredentialSource" get_credential_source(GetCredentialSourceRequest): "user_connectors.read";
+        "DeleteCredentialSource" delete_credential_source(DeleteCredentialSourceRequest): "credentials.write";
         "ListUserConnectors" list_user_connectors(ListUserConnectorsRequest): "user_connectors.read";
     }
     users {
@@ -123,6 +128,18 @@ const METHODS: [Method; 76] = methods! {
         "UpdateUser" update_user(UpdateUserRequest): "users.write";
         "DeleteUser" delete_user(DeleteUserRequest): "users.write";
     }
+};
+
+/// The method in which the client sends a stream.
+const SERVE: Method = Method {
+    name: "ServeCredentials",
+    right: "credentials.write",
+    call: |client| {
+        Box::pin(async move {
+            let answers = futures::stream::pending::<v1::ServeCredentialsRequest>();
+            client.user_connectors().serve_credentials(answers).await.map(drop)
+        })
+    },
 };
 
 /// The callers with only this right and with every other right.
@@ -148,7 +165,7 @@ fn every_method_of_the_contract_is_listed() {
     let services = pool.services().filter(|service| service.package_name() == "jackfield.v1");
     let methods: BTreeSet<_> =
         services.flat_map(|it| it.methods().map(|it| it.name().to_owned()).collect::<Vec<_>>()).collect();
-    assert_eq!(METHODS.iter().map(|method| method.name.to_owned()).collect::<BTreeSet<_>>(), methods);
+    assert_eq!(METHODS.iter().chain([&SERVE]).map(|method| method.name.to_owned()).collect::<BTreeSet<_>>(), methods);
 }
 
 on_both! {
@@ -157,7 +174,7 @@ on_both! {
         for &right in Right::ALL {
             let (only, but) = names(right);
             let (only, but) = (server.client(&only), server.client(&but));
-            for Method { name, right: needed, call } in &METHODS {
+            for Method { name, right: needed, call } in METHODS.iter().chain([&SERVE]) {
                 // A caller without the right learns only that, not that the request is invalid as well.
                 let (allowed, denied) = if *needed == right.as_str() { (&only, &but) } else { (&but, &only) };
                 let result = call(denied.clone()).await.map(tonic::Response::new);

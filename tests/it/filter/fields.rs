@@ -175,6 +175,8 @@ on_both! {
             ("expire_time > 2001-01-01T00:00:00Z", &["valid", "expired"]),
             ("expire_time != 2001-01-01T00:00:00Z", all),
             ("NOT expire_time > 2001-01-01T00:00:00Z", &["stale", "key"]),
+            ("authorization_expire_time:*", &[]),
+            ("NOT authorization_expire_time < 2001-01-01T00:00:00Z", all),
             ("provider_account_id = \"Account ÄÖ\"", &["valid"]),
             ("provider_account_id:äö", &["valid"]),
             ("is_default = true", all),

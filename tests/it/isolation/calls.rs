@@ -123,8 +123,9 @@ impl Player {
             "CreateConnection" => {
                 let connection = v1::Connection {
                     external_id: Some(external_id()),
-                    // Nothing is called.
+                    // Nothing is called: without a URL as its issuer, it has no discovery document.
                     token_url: None,
+                    issuer_url: Some("issuer".to_owned()),
                     redirect_uris: vec!["https://app.example/back".to_owned()],
                     iss_parameter_supported: Some(true),
                     ..fixture::a_connection(&name(), &pick("connector", e))
@@ -177,11 +178,18 @@ impl Player {
                 };
                 wire.call(client, method, &request).await
             }
+            "TestConnection" => {
+                let request = v1::TestConnectionRequest { reference: pick("connection", a) };
+                wire.call(client, method, &request).await
+            }
             "StartAuthorization"
             | "CompleteAuthorization"
             | "GetAuthorization"
             | "WatchAuthorization"
             | "CancelAuthorization" => self.authorize(wire, method, [a, b, c, d, e], other).await,
+            "SetCredentialSource" | "GetCredentialSource" | "DeleteCredentialSource" => {
+                self.source(wire, method, [a, b, c, d, e]).await
+            }
             "AddUserConnector" => {
                 let (request_id, validate_only) = defaults();
                 let connector = pick("connector", b);
@@ -199,6 +207,20 @@ impl Player {
                 let etag = String::new();
                 let request =
                     v1::RemoveUserConnectorRequest { reference, user_id, connector, etag, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "AuthenticateUserConnector" => {
+                let (request_id, validate_only) = defaults();
+                let (user_id, connector) = (user_id(), pick("connector", b));
+                let material = Some(fixture::api_key_material(&format!("authenticated {a}")));
+                let request = v1::AuthenticateUserConnectorRequest {
+                    user_id,
+                    connector,
+                    material,
+                    request_id,
+                    validate_only,
+                    use_source: false,
+                };
                 wire.call(client, method, &request).await
             }
             "GetUserConnector" => {

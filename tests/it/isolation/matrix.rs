@@ -121,6 +121,7 @@ impl Things {
         client.connections().cancel_authorization(request).await.unwrap();
         let state = steps::authorization(client, &connection, &user).await.1;
         let link = steps::link(client, &user, &connector).await.id;
+        steps::source(client, fixture::a_stream_source(&user)).await;
         let facts = v1::Credential {
             external_id: Some(format!("credential of {tenant}")),
             connection: connection.clone(),
@@ -343,6 +344,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "RotateConnectionSecret": RotateConnectionSecretRequest {
             reference: connection.clone(), client_secret: "new".to_owned(), secret_id: "new".to_owned(), validate_only: true,
         }
+        "TestConnection": TestConnectionRequest { reference: connection.clone() }
         "DeleteConnection": DeleteConnectionRequest { reference: connection.clone(), cascade: true, validate_only: true }
         // Of a user of their own: the open sessions of one are limited.
         "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: format!("{user}, too") }
@@ -353,12 +355,17 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "WatchAuthorization": WatchAuthorizationRequest { reference: authorization.clone() }
         "CancelAuthorization": CancelAuthorizationRequest { reference: authorization.clone(), validate_only: true }
         "AddUserConnector": AddUserConnectorRequest {
-            user_id: "new".to_owned(),
-            connector: connector.clone(),
-            validate_only: true,
+            user_id: "new".to_owned(), connector: connector.clone(), validate_only: true,
         }
         "RemoveUserConnector": RemoveUserConnectorRequest { reference: link.clone(), validate_only: true }
+        "AuthenticateUserConnector": AuthenticateUserConnectorRequest {
+            user_id: user.clone(), connector: connector.clone(),
+            material: Some(fixture::api_key_material("new")), validate_only: true,
+        }
         "GetUserConnector": GetUserConnectorRequest { user_id: user.clone(), connector: connector.clone() }
+        "SetCredentialSource": SetCredentialSourceRequest { source: Some(fixture::a_stream_source(&user)), validate_only: true }
+        "GetCredentialSource": GetCredentialSourceRequest { user_id: user.clone() }
+        "DeleteCredentialSource": DeleteCredentialSourceRequest { user_id: user.clone(), validate_only: true }
         "ListUserConnectors": ListUserConnectorsRequest {}
         "CreateCredential": CreateCredentialRequest {
             credential: Some(facts),
@@ -376,8 +383,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "RevokeCredential": RevokeCredentialRequest { reference: credential.clone(), validate_only: true }
         "IssueAccessToken": IssueAccessTokenRequest { user_id: user.clone(), connector: connector.clone() }
         "GetUserConnectionCredentials": GetUserConnectionCredentialsRequest {
-            connection: connection.clone(),
-            user_id: user.clone(),
+            connection: connection.clone(), user_id: user.clone(),
         }
         "ExplainCredential": ExplainCredentialRequest { reference: credential.clone() }
         "RefreshCredential": RefreshCredentialRequest { reference: credential.clone() }
@@ -412,16 +418,13 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             password: "a password".to_owned(),
         }
         "GetSessionUser": GetSessionUserRequest {
-            application: application.clone(),
-            session_token: session_token.clone(),
+            application: application.clone(), session_token: session_token.clone(),
         }
         "GetSessionPermissions": GetSessionPermissionsRequest {
-            application: application.clone(),
-            session_token: session_token.clone(),
+            application: application.clone(), session_token: session_token.clone(),
         }
         "EndSession": EndSessionRequest {
-            application: application.clone(),
-            session_token: session_token.clone(),
+            application: application.clone(), session_token: session_token.clone(),
             validate_only: true,
         }
         "ListSessions": ListSessionsRequest {}
@@ -432,14 +435,12 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "GetConfiguration": GetConfigurationRequest { reference: configuration.clone(), credential: credential.clone() }
         "ListConfigurations": ListConfigurationsRequest {}
         "UpdateConfiguration": UpdateConfigurationRequest {
-            reference: configuration.clone(),
-            credential: credential.clone(),
+            reference: configuration.clone(), credential: credential.clone(),
             configuration: Some(v1::Configuration { external_id: Some("new".to_owned()), ..Default::default() }),
             validate_only: true,
         }
         "DestroyConfiguration": DestroyConfigurationRequest {
-            reference: configuration.clone(),
-            credential: credential.clone(),
+            reference: configuration.clone(), credential: credential.clone(),
             validate_only: true,
         }
         "CreateUser": CreateUserRequest { user: Some(fixture::a_user("new")), validate_only: true }

@@ -48,7 +48,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-pub(super) const METHODS: [&str; 94] = [
+pub(super) const METHODS: [&str; 100] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -97,6 +97,7 @@ pub(super) const METHODS: [&str; 94] = [
     "GetConnection",
     "UpdateConnection",
     "RotateConnectionSecret",
+    "TestConnection",
     "DeleteConnection",
     "ListConnections",
     "StartAuthorization",
@@ -111,7 +112,12 @@ pub(super) const METHODS: [&str; 94] = [
     "AddUserConnector",
     "AddUserConnector",
     "RemoveUserConnector",
+    "AuthenticateUserConnector",
     "GetUserConnector",
+    "SetCredentialSource",
+    "SetCredentialSource",
+    "GetCredentialSource",
+    "DeleteCredentialSource",
     "ListUserConnectors",
     "ListUserConnectors",
     "CreateCredential",

@@ -41,9 +41,10 @@ impl Wire {
         Wire { methods: methods.map(|method| (method.name().to_owned(), method)).collect() }
     }
 
-    /// All methods of tenants: those of every service except the operator's.
+    /// All methods of tenants that take one message: those of every service except the operator's.
     pub(super) fn methods(&self) -> impl Iterator<Item = &MethodDescriptor> {
-        self.methods.values().filter(|method| method.parent_service().name() != "AdminService")
+        let of_tenants = self.methods.values().filter(|method| method.parent_service().name() != "AdminService");
+        of_tenants.filter(|method| !method.is_client_streaming())
     }
 
     pub(super) async fn call(&self, client: &Client, method: &str, request: &impl Message) -> Outcome {

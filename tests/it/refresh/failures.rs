@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::provider::{Gate, GraceAnswer, Rotation};
 use jackfield_testkit::{ManualClock, ProviderFault, ProviderOptions, TestServer, fixture, on_both};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use super::world::{World, refused};
@@ -22,6 +24,12 @@ fn lost() -> Vec<ProviderFault> {
         ProviderFault::error(500, "server_error"),
         ProviderFault::nested(),
     ]
+}
+
+/// An ID token of a user.
+fn id_token(subject: &str) -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.", part(json!({ "alg": "EdDSA" })), part(json!({ "sub": subject })))
 }
 
 on_both! {
@@ -70,8 +78,11 @@ on_both! {
             assert_eq!(world.provider.requests().len(), 2);
             let twice = world.expired("bob").await;
             world.provider.fail([ProviderFault::answer_lost(), ProviderFault::answer_lost()]);
-            refused(world.issue(&twice.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+            // It is asked for once more after a pause: there is time for that.
+            refused(world.issue(&twice.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
             assert_eq!(world.provider.requests().len(), 4);
+            let facts = world.facts(&twice.credential).await;
+            assert_eq!((facts.state(), facts.failure_class()), (v1::CredentialState::Expired, v1::FailureClass::Transient));
         }
     }
 
@@ -112,8 +123,8 @@ on_both! {
         let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |config| config.reveal.enabled = true).await;
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.provider.grant("ada", &["read"]);
-        let id = world.store("ada", "", &grant.refresh_token, None).await;
         world.provider.fail([ProviderFault::members([("access_token", Value::Null)])]);
+        let id = world.store("ada", "", &grant.refresh_token, None).await;
         refused(world.issue(&id).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
         let facts = world.facts(&id).await;
         assert_eq!((facts.state(), facts.failure_class()), (v1::CredentialState::Expired, v1::FailureClass::Transient));
@@ -234,6 +245,57 @@ on_both! {
             assert_eq!((facts.failure_class(), facts.version), (v1::FailureClass::Transient, 2), "{what}");
             let live = world.provider.live(grant.family).unwrap();
             assert_eq!(world.reveal(&grant.credential).await.refresh_token, live.refresh_token, "{what}");
+        }
+    }
+
+    /// Their refresh token is kept: it may be the only one that is good.
+    async fn tokens_of_another_account_are_not_issued(backend: Backend) {
+        for rotation in [Rotation::Always, Rotation::Never] {
+            let server = TestServer::start(backend).await;
+            let world = World::on(&server, ProviderOptions { rotation, ..ProviderOptions::default() }).await;
+            let issued = world.provider.grant("ada", &["read"]);
+            let material = v1::OAuth2Material {
+                access_token: issued.access_token.clone(),
+                refresh_token: issued.refresh_token.clone(),
+                id_token: id_token("ada"),
+                expire_time: Some(fixture::seconds_from_now(20)),
+                ..Default::default()
+            };
+            let id = world.store_material("ada", Material::Oauth2(material)).await;
+            world.provider.fail([ProviderFault::members([("id_token", id_token("eve").into())])]);
+            // The token that there was is still good.
+            assert_eq!(world.issue(&id).await.unwrap().access_token, issued.access_token);
+            let facts = world.facts(&id).await;
+            let found = (facts.state(), facts.failure_class(), &*facts.failure_reason, facts.next_refresh_time);
+            let expected = (v1::CredentialState::NeedsReauth, v1::FailureClass::Permanent, "SUBJECT_CHANGED", None);
+            assert_eq!(found, expected, "{rotation:?}");
+            let live = world.provider.live(issued.family).unwrap();
+            let stored = world.reveal(&id).await;
+            assert_eq!((stored.refresh_token, stored.id_token), (live.refresh_token, id_token("ada")), "{rotation:?}");
+            refused(world.refresh(&id).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+            assert_eq!(world.provider.requests().len(), 1, "it is not asked again");
+            let explained = world.explain(&id).await;
+            assert_eq!(explained.next_step(), v1::NextStep::Reauthorize);
+            assert!(explained.explanation.contains("SUBJECT_CHANGED"), "{explained:?}");
+        }
+    }
+
+    async fn an_id_token_of_the_same_account_replaces_the_one_before(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let issued = world.provider.grant("ada", &["read"]);
+        let material = v1::OAuth2Material {
+            access_token: issued.access_token,
+            refresh_token: issued.refresh_token,
+            id_token: id_token("ada"),
+            expire_time: Some(fixture::seconds_from_now(-60)),
+            ..Default::default()
+        };
+        let id = world.store_material("ada", Material::Oauth2(material)).await;
+        let again = format!("{}again", id_token("ada"));
+        for (sent, stored) in [(Value::from(&*again), &*again), (Value::from("not a token"), "not a token")] {
+            world.provider.fail([ProviderFault::members([("id_token", sent)])]);
+            assert_eq!(world.refresh(&id).await.unwrap().state(), v1::CredentialState::Valid);
+            assert_eq!(world.reveal(&id).await.id_token, stored);
         }
     }
 

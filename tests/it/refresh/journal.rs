@@ -5,7 +5,9 @@ use std::time::Duration;
 use jackfield_api::v1;
 use jackfield_testkit::data::SecretUrl;
 use jackfield_testkit::provider::Gate;
-use jackfield_testkit::{HaProxy, ProviderFault, ProviderOptions, TestServer, on_both, postgres};
+use jackfield_testkit::{Backend, HaProxy, ProviderFault, ProviderOptions, Proxy, TestServer, on_both, postgres};
+use tokio::time::timeout;
+use tonic::Code;
 use uuid::Uuid;
 
 use super::world::{World, eventually};
@@ -45,17 +47,70 @@ mod postgres_away {
                 assert!(world.issue(&grant.credential).await.is_err(), "the database is away");
 
                 tokio::task::block_in_place(|| proxy.lead_to(0, server.postgres()));
-                let mut found = None;
-                while found.is_none() {
-                    found = world.issue(&grant.credential).await.ok();
-                }
-                let found = found.unwrap();
+                let found = timeout(Duration::from_secs(60), async {
+                    loop {
+                        if let Ok(found) = world.issue(&grant.credential).await {
+                            return found;
+                        }
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                });
+                let found = found.await.expect("the database is back");
                 assert_eq!((found.access_token, found.credential_version), (live.access_token, 2));
                 assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Valid);
                 assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (1, 0));
                 let journal = server.data_dir().join("journal/refreshes");
-                assert_eq!(std::fs::read_dir(journal).unwrap().count(), 0);
+                eventually("it is removed", || std::fs::read_dir(&journal).unwrap().count() == 0).await;
             }
+        }
+    }
+}
+
+mod postgres_back {
+    mod postgres {
+        use super::super::*;
+
+        /// Nobody asks the server that has them. Once its lease is over, the other one would find an attempt without an end.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn tokens_of_a_journal_are_not_lost_to_another_replica() {
+            let mut proxy = None;
+            let server = TestServer::start_with(Backend::Postgres, |config| {
+                let before = Proxy::before(config.database.url.expose());
+                config.database.url = SecretUrl::new(before.url().to_owned());
+                config.database.acquire_timeout = Duration::from_secs(1);
+                // A lease is three times as long.
+                config.refresh.timeout = Duration::from_secs(2);
+                proxy = Some(before);
+            });
+            let (server, proxy) = (server.await, proxy.expect("a proxy"));
+            let replica = server.replica().await.unwrap();
+            let world = World::on(&server, ProviderOptions::default()).await;
+            let grant = world.expired("ada").await;
+            let gate = Gate::closed();
+            world.provider.fail([ProviderFault::none().held(&gate)]);
+            let away = async {
+                world.sent(1).await;
+                proxy.set_reachable(false);
+                gate.open();
+            };
+            let (issued, ()) = tokio::join!(world.issue(&grant.credential), away);
+            let live = world.provider.live(grant.family).unwrap();
+            assert_eq!(issued.unwrap().access_token, live.access_token);
+
+            proxy.set_reachable(true);
+            let client = replica.client("alpha");
+            let found = timeout(Duration::from_secs(60), async {
+                loop {
+                    match world.issue_by(&client, &grant.credential).await {
+                        Ok(found) => return found,
+                        Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+            let found = found.await.expect("the database is back");
+            assert_eq!((found.access_token, found.credential_version), (live.access_token, 2));
+            assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (1, 0));
         }
     }
 }

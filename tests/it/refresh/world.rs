@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::provider::FamilyId;
-use jackfield_testkit::{Client, Provider, ProviderOptions, Refusal, TestServer, expect_status, fixture};
+use jackfield_testkit::{Callers, Client, Provider, ProviderOptions, Refusal, expect_status, fixture};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Response, Status};
 
@@ -28,13 +28,13 @@ pub(crate) struct Grant {
 // === impl World ===
 
 impl World {
-    pub(crate) async fn on(server: &TestServer, options: ProviderOptions) -> Self {
+    pub(crate) async fn on(server: &impl Callers, options: ProviderOptions) -> Self {
         Self::with(server, options, |_| {}).await
     }
 
     /// As [`World::on`], with another connection.
     pub(crate) async fn with(
-        server: &TestServer,
+        server: &impl Callers,
         options: ProviderOptions,
         change: impl FnOnce(&mut v1::Connection),
     ) -> Self {

@@ -206,7 +206,8 @@ on_both! {
         for (paths, change, [refresh, id_token]) in [
             (["material.oauth2", id_path], oauth2("third", "", "id 3"), ["refresh 4", "id 3"]),
             (["material", refresh_path], oauth2("fourth", "", ""), ["", "id 3"]),
-            (["material.oauth2", refresh_path], oauth2("fifth", "refresh 5", ""), ["refresh 5", "id 3"]),
+            (["material.oauth2", refresh_path], oauth2("fifth", "refresh 5", ""), ["refresh 5", ""]),
+            (["material.oauth2", id_path], oauth2("sixth", "", "id 6"), ["refresh 5", "id 6"]),
             (["material.oauth2", id_path], oauth2("sixth", "", ""), ["refresh 5", ""]),
             (["material.oauth2", refresh_path], oauth2("seventh", "", ""), ["", ""]),
         ] {

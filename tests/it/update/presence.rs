@@ -69,6 +69,7 @@ on_both! {
             seen.extend(reset.await);
         }
 
+        let client_key = key::import(&client, key::an_identity(&server, "of the connection")).await.id;
         let connection = v1::Connection {
             external_id: text("con_1"),
             authentication_url: url("a"),
@@ -76,6 +77,7 @@ on_both! {
             issuer_url: text("issuer"),
             provider_certificate: text(&key::an_identity(&server, "x").key.unwrap().certificate_pem),
             client_id: text("client"),
+            client_key: Some(client_key),
             user_data_location: text("CH"),
             provider_tenant_id: text("tenant"),
             developer_account_id: text("account"),

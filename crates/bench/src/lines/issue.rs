@@ -13,13 +13,12 @@ use crate::{Result, bare, wire};
 /// The number of connections, and of callers on each.
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 8;
-const ISSUE: &str = "/jackfield.v1.CredentialsService/IssueAccessToken";
+pub(crate) const ISSUE: &str = "/jackfield.v1.CredentialsService/IssueAccessToken";
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let jackfield = bench.jackfield().await?;
     let pki = jackfield.pki();
-    let request = v1::IssueAccessTokenRequest { reference: bench.world.credential.clone(), ..Default::default() };
-    let request = Bytes::from(request.encode_to_vec());
+    let request = request(&bench.world.credential);
     let mut ours = Side {
         clients: wire::connect_many(jackfield.address, &pki, CONNECTIONS).await?,
         callers: CALLERS,
@@ -49,4 +48,10 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
         vec![rounds.throughput(name, database, Target::AtLeast(0.75)), rounds.p99(name, database, Target::AtMost(1.5))];
     jackfield.stop().await?;
     Ok(lines)
+}
+
+/// The request for the token of a credential.
+pub(crate) fn request(credential: &str) -> Bytes {
+    let request = v1::IssueAccessTokenRequest { reference: credential.to_owned(), ..Default::default() };
+    Bytes::from(request.encode_to_vec())
 }

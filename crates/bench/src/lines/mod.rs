@@ -8,8 +8,12 @@ pub(crate) mod issue;
 pub(crate) mod layers;
 pub(crate) mod list;
 pub(crate) mod login;
+pub(crate) mod miss;
+pub(crate) mod rest;
 pub(crate) mod start;
+pub(crate) mod tokens;
 mod unread;
+pub(crate) mod wait;
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +40,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) page_size: u32,
     /// The number of connectors that are in use at once.
     pub(crate) clients: usize,
+    /// The number of credentials at rest.
+    pub(crate) credentials: usize,
 }
 
 /// The measurements of both sides in all rounds.
@@ -48,7 +54,13 @@ pub(crate) struct Rounds {
 
 impl Bench<'_> {
     pub(crate) async fn jackfield(&self) -> Result<Jackfield> {
-        Jackfield::start_ready(self.binary, &self.world.data, &self.world.stored, Some(self.sink.address)).await
+        self.jackfield_with(&[]).await
+    }
+
+    /// Jackfield with settings that differ from the ordinary ones.
+    pub(crate) async fn jackfield_with(&self, settings: &[&str]) -> Result<Jackfield> {
+        let World { data, stored, .. } = self.world;
+        Jackfield::start_ready_with(self.binary, data, stored, Some(self.sink.address), settings).await
     }
 
     pub(crate) fn bare(&self, job: bare::Job) -> Result<Baseline> {

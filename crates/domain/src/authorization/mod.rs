@@ -1,5 +1,7 @@
-//! Authorisations: the handshakes by which users permit connections to act for them (RFC 6749 4.1).
+//! Authorisations: the handshakes by which users permit connections to act for them (RFC 6749 4.1, RFC 8628).
 
+mod browser;
+mod device;
 mod issuer;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,10 @@ use crate::value::text::UserId;
 use crate::value::time::Timestamp;
 use crate::value::url::{HttpUrl, RedirectUri};
 
+pub use browser::{
+    AUTHORIZATION_URL_COLUMN, BrowserBinding, BrowserCookies, CONNECT_PATH, MAX_VAIN_RETURNS, connect_url, cookie_name,
+};
+pub use device::{DEVICE_CODE_COLUMN, DEVICE_MICROS, DeviceInvitation, DevicePolling};
 pub use issuer::ExpectedIssuer;
 
 /// One handshake. It is used once, by the principal that started it and for the user that it names.
@@ -31,17 +37,27 @@ pub struct AuthorizationSession {
     /// The time at which the credential that is authorised again was made: a later one with its id is another one.
     #[serde(default, skip_serializing_if = "is_default")]
     pub credential_create_time: Option<Timestamp>,
+    /// The version of its material, if it was revoked already. One that is revoked later stays so.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub revoked_version: Option<i64>,
     /// The scopes that are asked for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,
     /// The scopes that were granted, once the session is completed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub granted_scopes: Vec<String>,
-    /// The URI to which the provider sends the browser.
-    pub redirect_uri: RedirectUri,
+    /// The URI to which the provider sends the browser. `None` if no browser comes back, because the provider is polled.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub redirect_uri: Option<RedirectUri>,
     /// The URI of the application to which the browser is sent after a callback. `None` if the application takes the response itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub return_uri: Option<RedirectUri>,
+    /// The pace at which the provider is polled. `None` if a browser comes back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device: Option<DevicePolling>,
+    /// The browser that has to come back. `None` if the application knows whose browser it is, or if none comes back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub browser: Option<BrowserBinding>,
     pub issuer: ExpectedIssuer,
     pub client: AuthorizationClient,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -79,7 +95,7 @@ names! {
         Started = "STARTED",
         /// The callback listener has the response, and the application has not confirmed it.
         Returned = "RETURNED",
-        /// The application has confirmed the user, and the code is being redeemed.
+        /// The application has confirmed the user, and the code is being redeemed; or the tokens for a device code are being stored.
         Confirmed = "CONFIRMED",
         Completed = "COMPLETED",
         /// The user or the provider denied the access.
@@ -117,6 +133,7 @@ names! {
         AccountUnknown = "ACCOUNT_UNKNOWN",
         AccountMismatch = "ACCOUNT_MISMATCH",
         BusinessAccountRequired = "BUSINESS_ACCOUNT_REQUIRED",
+        WrongBrowser = "WRONG_BROWSER",
     }
 }
 
@@ -145,14 +162,26 @@ pub enum Delivery {
     Application(Option<RedirectUri>),
     /// To the callback listener, which sends the browser to a URI of the application.
     Callback(RedirectUri),
+    /// To the callback listener, which knows the browser by a cookie, and may send it to a URI of the application afterwards.
+    CookieBound(Option<RedirectUri>),
+    /// With a device code: the user types it at the provider, no browser comes back, and the token endpoint is polled.
+    Device,
 }
 
 /// A session that was started.
 #[derive(Debug)]
 pub struct StartedAuthorization {
     pub session: AuthorizationSession,
+    /// `None` if the session has ended at once, because the provider refused it.
+    pub invitation: Option<Invitation>,
+}
+
+/// The part of a start that is for the user.
+#[derive(Debug)]
+pub enum Invitation {
     /// The URL to which the user is sent. It has the state, which is a secret.
-    pub url: Secret,
+    Redirect(Secret),
+    Device(DeviceInvitation),
 }
 
 /// The part of a call that says how a handshake ended.
@@ -209,9 +238,10 @@ pub const CODE_COLUMN: &str = "code";
 
 /// Error codes of authorisation responses that are shown: those of RFC 6749 (4.1.2.1), RFC 8707 (2) and OpenID Connect Core (3.1.2.6), and
 /// those of providers for a user who refuses.
-const ERROR_CODES: [&str; 19] = [
+const ERROR_CODES: [&str; 20] = [
     "access_denied",
     "account_selection_required",
+    "authorization_declined",
     "consent_required",
     "interaction_required",
     "invalid_request",
@@ -231,7 +261,8 @@ const ERROR_CODES: [&str; 19] = [
     "user_cancelled_login",
 ];
 /// Those by which the user, or the provider for the user, says no.
-const DENIALS: [&str; 3] = ["access_denied", "user_cancelled_authorize", "user_cancelled_login"];
+const DENIALS: [&str; 4] =
+    ["access_denied", "authorization_declined", "user_cancelled_authorize", "user_cancelled_login"];
 
 // === impl AuthorizationSession ===
 
@@ -257,6 +288,20 @@ impl AuthorizationSession {
         };
         (self.state, self.failure) = (state, failure);
         self
+    }
+
+    /// Returns true if tokens that came for this session may be stored. Those for a device code may come before the session is confirmed.
+    pub fn takes_tokens(&self, now: Timestamp) -> bool {
+        match self.state {
+            AuthorizationState::Confirmed => true,
+            AuthorizationState::Started => self.device.is_some() && !self.is_overdue(now),
+            AuthorizationState::Returned
+            | AuthorizationState::Completed
+            | AuthorizationState::Denied
+            | AuthorizationState::Failed
+            | AuthorizationState::Cancelled
+            | AuthorizationState::Expired => false,
+        }
     }
 
     /// Returns true if the tokens have to come with an ID token.
@@ -288,6 +333,7 @@ impl AuthorizationSession {
         let (state, failure, detail) = match end {
             AuthorizationEnd::Completed => (AuthorizationState::Completed, None, String::new()),
             AuthorizationEnd::Cancelled => (AuthorizationState::Cancelled, None, String::new()),
+            AuthorizationEnd::Expired => (AuthorizationState::Expired, None, String::new()),
             AuthorizationEnd::Denied { detail } => (AuthorizationState::Denied, None, detail),
             AuthorizationEnd::Failed { failure, detail } => (AuthorizationState::Failed, Some(failure), detail),
         };
@@ -301,6 +347,7 @@ impl AuthorizationSession {
 pub enum AuthorizationEnd {
     Completed,
     Cancelled,
+    Expired,
     Denied { detail: String },
     Failed { failure: AuthorizationFailure, detail: String },
 }
@@ -361,13 +408,15 @@ impl AuthorizationFailure {
             }
             AuthorizationFailure::UserMismatch => "the session was started for another user",
             AuthorizationFailure::ProviderError => "the provider refused the authorisation request",
-            AuthorizationFailure::ResponseMalformed => "the response has neither a code nor an error, or more than one",
+            AuthorizationFailure::ResponseMalformed => {
+                "the response lacks what it must have, or has more than one of it"
+            }
             AuthorizationFailure::CodeExpired => "the application did not confirm the user within 60 seconds",
-            AuthorizationFailure::GrantRefused => "the token endpoint refused the code",
-            AuthorizationFailure::ClientRefused => "the token endpoint refused the client, or it is none",
-            AuthorizationFailure::RequestRefused => "the token endpoint refused a part of the request",
+            AuthorizationFailure::GrantRefused => "the token endpoint refused the code, or device code",
+            AuthorizationFailure::ClientRefused => "the endpoint refused the client, or it is none",
+            AuthorizationFailure::RequestRefused => "the endpoint refused a part of the request",
             AuthorizationFailure::UserActionRequired => "the user has to act at the provider first",
-            AuthorizationFailure::EndpointUnavailable => "the token endpoint could not be asked",
+            AuthorizationFailure::EndpointUnavailable => "the endpoint could not be asked",
             AuthorizationFailure::AnswerLost => "the answer of the token endpoint was lost, so the code may be spent",
             AuthorizationFailure::TokenUnusable => "the token endpoint did not return a usable access token",
             AuthorizationFailure::ConnectionChanged => {
@@ -390,6 +439,7 @@ impl AuthorizationFailure {
             }
             AuthorizationFailure::AccountMismatch => "the user chose another account than the credential has",
             AuthorizationFailure::BusinessAccountRequired => "the account is not known to be one of an organisation",
+            AuthorizationFailure::WrongBrowser => "another browser came back than the one that opened the connect URL",
         }
     }
 }

@@ -10,10 +10,13 @@ fn a_session() -> AuthorizationSession {
         connection: Uuid::from_u128(2).into(),
         credential: None,
         credential_create_time: None,
+        revoked_version: None,
         scopes: Vec::new(),
         granted_scopes: Vec::new(),
-        redirect_uri: RedirectUri::stored("https://app.example/back".to_owned()),
+        redirect_uri: Some(RedirectUri::stored("https://app.example/back".to_owned())),
         return_uri: None,
+        device: None,
+        browser: None,
         issuer: ExpectedIssuer::default(),
         client: AuthorizationClient {
             token_url: HttpUrl::stored("https://as.example/token".to_owned()),
@@ -73,6 +76,18 @@ fn a_state_ends_at_its_time() {
 }
 
 #[test]
+fn tokens_come_once_a_session_is_confirmed_or_while_it_is_polled_for() {
+    use AuthorizationState as State;
+    let polling = Some(DevicePolling::new(None));
+    let takes = |state, device, now| AuthorizationSession { state, device, ..a_session() }.takes_tokens(Timestamp(now));
+    assert!(takes(State::Confirmed, None, 9) && takes(State::Started, polling, 9));
+    assert!(!takes(State::Started, None, 9) && !takes(State::Started, polling, 10));
+    for state in [State::Returned, State::Completed, State::Denied, State::Failed, State::Cancelled, State::Expired] {
+        assert!(!takes(state, polling, 9), "{state:?}");
+    }
+}
+
+#[test]
 fn what_was_not_made_here_is_known_by_its_form() {
     let context = callback_context([0xa9; 32]);
     assert!(is_callback_context(&context));
@@ -99,6 +114,7 @@ fn the_document_of_a_session_has_all_of_it() {
     let full = AuthorizationSession {
         credential: Some(Uuid::from_u128(3).into()),
         credential_create_time: Some(Timestamp(3)),
+        revoked_version: Some(3),
         scopes: vec!["a".to_owned()],
         granted_scopes: vec!["b".to_owned()],
         return_uri: Some(RedirectUri::stored("https://app.example/home".to_owned())),
@@ -110,8 +126,35 @@ fn the_document_of_a_session_has_all_of_it() {
         completion_digest: Some(AuthorizationDigest::new([2; 32])),
         ..a_session()
     };
-    for session in [full, a_session()] {
+    let polled = AuthorizationSession {
+        redirect_uri: None,
+        device: Some(DevicePolling { interval: 5, unanswered: 1, is_answer_lost: true }),
+        ..a_session()
+    };
+    let bound = AuthorizationSession { browser: Some(BrowserBinding::default()), ..a_session() };
+    let mut opened = bound.clone();
+    assert!(opened.bind(&[AuthorizationDigest::new([4; 32])], Timestamp(2)));
+    for session in [full, polled, bound, opened, a_session()] {
         let document = serde_json::to_string(&session).unwrap();
         assert_eq!(serde_json::from_str::<AuthorizationSession>(&document).unwrap(), session);
     }
+}
+
+#[test]
+fn a_session_is_bound_to_the_first_browser() {
+    let digest = |byte| AuthorizationDigest::new([byte; 32]);
+    let mut session = AuthorizationSession { browser: Some(BrowserBinding::default()), ..a_session() };
+    assert!(!session.is_bound() && !session.is_bound_to(&[]) && !session.is_bound_to(&[digest(4)]));
+    assert!(session.bind(&[digest(4)], Timestamp(2)) && session.is_bound());
+    let bound = session.clone();
+    assert!(!session.bind(&[digest(5)], Timestamp(3)) && session.bind(&[digest(4)], Timestamp(3)));
+    assert_eq!(session, bound, "the same browser may open it again, which changes nothing");
+    assert!(session.is_bound_to(&[digest(4)]) && !session.is_bound_to(&[digest(5)]) && !session.is_bound_to(&[]));
+    let mut ended = AuthorizationSession { state: AuthorizationState::Cancelled, ..bound };
+    let mut other = a_session();
+    assert!(!ended.bind(&[digest(4)], Timestamp(2)) && !other.bind(&[digest(5)], Timestamp(2)));
+    assert!(!other.is_bound_to(&[]), "one without a cookie belongs to no browser");
+    let returns = std::iter::repeat_with(|| session.count_vain_return()).take_while(|may_return| *may_return);
+    assert_eq!(returns.count(), 9);
+    assert!(!other.count_vain_return());
 }

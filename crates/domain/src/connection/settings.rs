@@ -85,11 +85,16 @@ patchable! {
         /// The provider says that its authorisation responses have `iss` (RFC 9207 3).
         #[serde(default, skip_serializing_if = "is_default")]
         iss_parameter_supported: bool,
+        /// The grant by which credentials of the connection get tokens. It may not be changed.
+        #[serde(default, skip_serializing_if = "is_default")]
+        grant: ConnectionGrant,
     }
     patch only {
         /// Required on create; later it can only repeat what is stored.
         connector: Option<Ref>,
         client_secrets: ClientSecretsPatch,
+        /// The key by which the client says who it is. An inner `None` removes it.
+        client_key: Option<Option<Ref>>,
     }
 }
 
@@ -124,6 +129,23 @@ pub enum ClientAuthentication {
     #[default]
     ClientSecretBasic,
     ClientSecretPost,
+    /// A signature by the key of the connection (RFC 7523 2.2, OpenID Connect Core 1.0 9).
+    PrivateKeyJwt,
+    /// The certificate of the key, which an authority has issued (RFC 8705 2.1).
+    TlsClientAuth,
+    /// The certificate of the key, which is registered itself (RFC 8705 2.2).
+    SelfSignedTlsClientAuth,
+}
+
+/// The grant by which credentials of a connection get tokens (RFC 6749 1.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ConnectionGrant {
+    /// A user authorises, and refresh tokens replace the tokens that came of it.
+    #[default]
+    AuthorizationCode,
+    /// The client has tokens of its own (RFC 6749 4.4).
+    ClientCredentials,
 }
 
 /// The rule by which identities of a connection are linked to one user.
@@ -140,3 +162,33 @@ pub enum Linking {
 pub const DEFAULT_SCOPE: &str = "profile email openid";
 /// The default of [`ConnectionSettings::user_id_expression`] (Authress).
 pub const DEFAULT_USER_ID_EXPRESSION: &str = "{sub}";
+
+// === impl ConnectionSettings ===
+
+impl ConnectionSettings {
+    /// The scopes for which a client asks in its own name, separated by spaces.
+    pub fn scope_of_client(&self) -> &str {
+        let among_parameters = || self.token_parameters.as_map().get("scope").map_or("", String::as_str);
+        if self.scope.is_empty() { among_parameters() } else { &self.scope }
+    }
+}
+
+// === impl ClientAuthentication ===
+
+impl ClientAuthentication {
+    /// Returns whether the client says who it is by a secret.
+    pub fn has_secret(self) -> bool {
+        matches!(self, ClientAuthentication::ClientSecretBasic | ClientAuthentication::ClientSecretPost)
+    }
+
+    /// Returns whether the client presents the certificate of its key.
+    pub fn presents_certificate(self) -> bool {
+        match self {
+            ClientAuthentication::TlsClientAuth | ClientAuthentication::SelfSignedTlsClientAuth => true,
+            ClientAuthentication::None
+            | ClientAuthentication::ClientSecretBasic
+            | ClientAuthentication::ClientSecretPost
+            | ClientAuthentication::PrivateKeyJwt => false,
+        }
+    }
+}

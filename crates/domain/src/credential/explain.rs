@@ -10,6 +10,8 @@ pub struct ParentStates {
     pub connector_enabled: bool,
     /// `None` if the credential has no connection.
     pub connection_active: Option<bool>,
+    /// The time until which the token endpoint of the connection is not asked, because it does not answer; `None` if it is asked.
+    pub silent_until: Option<Timestamp>,
 }
 
 /// The step that keeps a credential usable, or makes it so.
@@ -21,6 +23,8 @@ pub enum NextStep {
     Wait,
     /// The user authorises again.
     Reauthorize,
+    /// Whoever stored the material stores new one: no user can authorise.
+    StoreMaterial,
     /// The settings of the connection are corrected.
     CorrectConnection,
     /// The connection is activated.
@@ -28,6 +32,11 @@ pub enum NextStep {
     /// The connector is enabled.
     EnableConnector,
 }
+
+/// The reason of a refresh whose response has an ID token of another user than the one that is stored (OpenID Connect Core 1.0 12.2).
+pub const SUBJECT_CHANGED: &str = "SUBJECT_CHANGED";
+
+const UPSTREAM_UNAVAILABLE: &str = "UPSTREAM_UNAVAILABLE";
 
 /// An explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +72,12 @@ impl Credential {
             }
             (_, CredentialState::Revoked | CredentialState::Pending) => {
                 let text = format!("the credential is {}", self.state.as_str());
-                return refused(Precondition::CredentialNotValid, NextStep::Reauthorize, &text);
+                return refused(Precondition::CredentialNotValid, self.renewal(), &text);
             }
             _ => {}
         }
         let is_good = self.has_token() && self.expire_time.is_none_or(|expiry| expiry > now);
-        let failure = self.explain_failure(now);
+        let failure = self.explain_failure(now).or_else(|| self.explain_silence(parents));
         match (is_good, failure) {
             (false, Some((obstacle, next_step, text))) => Explanation { obstacle: Some(obstacle), next_step, text },
             (true, Some((_, next_step, text))) => Explanation {
@@ -81,17 +90,53 @@ impl Credential {
                     true => "the access token has expired, and there is no refresh token and connection to replace it",
                     false => "there are no tokens",
                 };
-                refused(Precondition::ReauthRequired, NextStep::Reauthorize, text)
+                refused(Precondition::ReauthRequired, self.renewal(), text)
             }
             (false, None) => Explanation {
                 obstacle: None,
                 next_step: NextStep::None,
                 text: "the token is replaced when it is asked for".to_owned(),
             },
-            (true, None) => {
-                Explanation { obstacle: None, next_step: NextStep::None, text: "a token is issued".to_owned() }
-            }
+            (true, None) => self.explain_issued(),
         }
+    }
+
+    /// Explains a token that is issued: until when, and what it lacks.
+    fn explain_issued(&self) -> Explanation {
+        let mut parts = Vec::new();
+        let next_step = match self.expire_time.filter(|_| !self.refreshes()) {
+            Some(expiry) => {
+                parts.push(format!(
+                    "a token is issued until {expiry}, and there is no refresh token and connection to replace it"
+                ));
+                self.renewal()
+            }
+            None => {
+                parts.push("a token is issued".to_owned());
+                NextStep::None
+            }
+        };
+        let missing = self.missing_scopes();
+        if !missing.is_empty() {
+            parts.push(format!("it lacks scopes that the user was asked for: {}", missing.join(" ")));
+        }
+        parts.extend(self.authorization_expire_time.map(|end| format!("the provider ends the authorisation at {end}")));
+        Explanation { obstacle: None, next_step, text: parts.join("; ") }
+    }
+
+    /// The step that gives new material to a credential which has none that can be used.
+    fn renewal(&self) -> NextStep {
+        if self.can_be_authorized() { NextStep::Reauthorize } else { NextStep::StoreMaterial }
+    }
+
+    /// Explains that no refresh is attempted, because the token endpoint does not answer.
+    fn explain_silence(&self, parents: ParentStates) -> Option<(&'static str, NextStep, String)> {
+        let until = parents.silent_until.filter(|_| self.refreshes())?;
+        let text = format!(
+            "the token endpoint did not answer several requests in a row (CIRCUIT_OPEN): it is not asked before {until}, but by one \
+             refresh at a time"
+        );
+        Some((UPSTREAM_UNAVAILABLE, NextStep::Wait, text))
     }
 
     /// Explains the last failure of a refresh, as long as no other attempt is due.
@@ -100,12 +145,17 @@ impl Credential {
         let is_due = self.next_refresh_time.is_none_or(|time| time <= now);
         Some(match self.failure_class? {
             FailureClass::Permanent => {
-                let text = format!("the provider refused the refresh token ({reason})");
-                (Precondition::ReauthRequired.as_str(), NextStep::Reauthorize, text)
+                let text = match reason.as_str() {
+                    SUBJECT_CHANGED => {
+                        format!("the provider answered a refresh with tokens of another account ({reason})")
+                    }
+                    _ => format!("the provider refused the refresh token ({reason})"),
+                };
+                (Precondition::ReauthRequired.as_str(), self.renewal(), text)
             }
             FailureClass::Indeterminate => {
                 let text = format!("the response to a refresh was lost ({reason}), so the refresh token may be spent");
-                (Precondition::ReauthRequired.as_str(), NextStep::Reauthorize, text)
+                (Precondition::ReauthRequired.as_str(), self.renewal(), text)
             }
             FailureClass::Connection => {
                 let text = format!(
@@ -116,7 +166,7 @@ impl Credential {
             FailureClass::Transient if is_due => return None,
             FailureClass::Transient => {
                 let text = format!("the provider could not be asked ({reason}), and is asked again later");
-                ("UPSTREAM_UNAVAILABLE", NextStep::Wait, text)
+                (UPSTREAM_UNAVAILABLE, NextStep::Wait, text)
             }
         })
     }

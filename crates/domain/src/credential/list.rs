@@ -18,6 +18,7 @@ pub const SCHEMA: Schema = Schema {
         Field { name: "kind", kind: FieldKind::Enum(CredentialKind::NAMES) },
         Field { name: "state", kind: FieldKind::Enum(CredentialState::NAMES) },
         Field { name: "expire_time", kind: FieldKind::Time },
+        Field { name: "authorization_expire_time", kind: FieldKind::Time },
         Field { name: "provider_account_id", kind: FieldKind::Text },
         Field { name: "is_default", kind: FieldKind::Bool },
         Field { name: "refreshable", kind: FieldKind::Bool },

@@ -40,6 +40,8 @@ pub struct OAuth2Material {
     pub id_token: Option<Secret>,
     pub token_type: String,
     pub expire_time: Option<Timestamp>,
+    /// The time at which the provider ends the authorisation of the refresh token; `None` if it does not tell it.
+    pub authorization_expire_time: Option<Timestamp>,
     pub scopes: Vec<String>,
 }
 
@@ -72,6 +74,8 @@ pub struct IssuedToken {
     pub token_type: String,
     pub expire_time: Option<Timestamp>,
     pub scopes: Vec<String>,
+    /// The scopes that were asked for and not granted.
+    pub missing_scopes: Vec<String>,
     /// The time from which a newer token is expected; `None` if it is not replaced by itself.
     pub next_refresh_time: Option<Timestamp>,
     /// The fields of custom material.
@@ -141,16 +145,25 @@ impl OAuth2Material {
             id_token: copy(&self.id_token),
             token_type: self.token_type.clone(),
             expire_time: self.expire_time,
+            authorization_expire_time: self.authorization_expire_time,
             scopes: self.scopes.clone(),
         }
     }
 
-    /// Takes the refresh token and the ID token of the stored material where these are absent.
+    /// Takes the refresh token and the ID token of the stored material where these are absent. An ID token does not outlive the refresh token
+    /// with which it came: another one may be of another account.
     #[must_use]
     pub fn or_stored(mut self, stored: OAuth2Material) -> Self {
-        self.refresh_token = self.refresh_token.or(stored.refresh_token);
-        self.id_token = self.id_token.or(stored.id_token);
+        if self.refresh_token.is_none() {
+            self.set_refresh_token(stored.refresh_token, stored.authorization_expire_time);
+            self.id_token = self.id_token.or(stored.id_token);
+        }
         self
+    }
+
+    /// Replaces the refresh token, and with it the end of its authorisation.
+    pub fn set_refresh_token(&mut self, refresh_token: Option<Secret>, authorization_expire_time: Option<Timestamp>) {
+        (self.refresh_token, self.authorization_expire_time) = (refresh_token, authorization_expire_time);
     }
 }
 
@@ -160,7 +173,11 @@ impl TokensPatch {
     /// Changes the tokens of stored material.
     #[must_use]
     pub fn applied(self, mut tokens: OAuth2Material) -> OAuth2Material {
-        tokens.refresh_token = self.refresh_token.applied(tokens.refresh_token);
+        match self.refresh_token {
+            SecretPatch::Keep => {}
+            SecretPatch::Set(refresh_token) => tokens.set_refresh_token(Some(refresh_token), None),
+            SecretPatch::Clear => tokens.set_refresh_token(None, None),
+        }
         tokens.id_token = self.id_token.applied(tokens.id_token);
         tokens
     }

@@ -21,7 +21,7 @@ use crate::value::meta::Meta;
 use crate::value::text::{ExternalId, UserId};
 use crate::value::time::Timestamp;
 
-pub use explain::{Explanation, NextStep, ParentStates};
+pub use explain::{Explanation, NextStep, ParentStates, SUBJECT_CHANGED};
 pub use list::SCHEMA;
 pub use material::{
     ALTERNATE_COLUMN, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material,
@@ -53,11 +53,17 @@ pub struct Credential {
     pub state: CredentialState,
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,
+    /// The scopes that the authorisation asked for; none if a caller stored the material.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub requested_scopes: Vec<String>,
     /// The type of the access token; empty if there is none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub token_type: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub expire_time: Option<Timestamp>,
+    /// The time at which the provider ends the authorisation, as it said with the refresh token that is stored.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub authorization_expire_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub provider_account_id: String,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -70,6 +76,9 @@ pub struct Credential {
     pub material_version: i64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub refreshable: bool,
+    /// Its tokens are those of the client of its connection, which gets others without a refresh token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub client_grant: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub last_refresh_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -103,6 +112,9 @@ pub enum CredentialRef {
 /// The longest validity that IssueAccessToken can be asked for, in microseconds: 24 hours.
 pub const MAX_MIN_VALIDITY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
+/// The scope that asks for a refresh token (OpenID Connect Core 11). Many providers do not name it among those that they grant.
+const OFFLINE_ACCESS: &str = "offline_access";
+
 /// The responses without a new refresh token after which it is believed that the provider does not replace it.
 const ENOUGH_KEPT: u8 = 3;
 
@@ -122,9 +134,32 @@ impl Credential {
         self.kind != CredentialKind::OAuth2 || !self.token_type.is_empty()
     }
 
-    /// Returns whether the server can refresh it: with a refresh token, through a connection.
+    /// The scopes that were asked for and not granted. Without a token none are granted, and none are known to be missing.
+    pub fn missing_scopes(&self) -> Vec<String> {
+        let is_granted = |scope: &String| {
+            self.scopes.contains(scope) || (scope == OFFLINE_ACCESS && self.refreshable) || !self.has_token()
+        };
+        self.requested_scopes.iter().filter(|scope| !is_granted(scope)).cloned().collect()
+    }
+
+    /// Notes whether there is a refresh token among its material.
+    pub fn note_refresh_token(&mut self, is_there: bool) {
+        self.refreshable = is_there || self.client_grant;
+    }
+
+    /// Returns whether the server can refresh it: with a refresh token or as the client, through a connection.
     pub fn refreshes(&self) -> bool {
         self.refreshable && self.connection.is_some() && self.kind == CredentialKind::OAuth2
+    }
+
+    /// Returns whether its first access token is still to be got, and no attempt was made.
+    pub fn awaits_exchange(&self) -> bool {
+        self.refreshes() && !self.has_token() && self.failure_class.is_none()
+    }
+
+    /// Returns whether its user can authorise it again through its connection.
+    pub fn can_be_authorized(&self) -> bool {
+        self.connection.is_some() && self.kind == CredentialKind::OAuth2 && !self.client_grant
     }
 
     /// Sets the time of the first refresh of new material. A refresh token without an access token is exchanged at once.
@@ -140,9 +175,9 @@ impl Credential {
     }
 
     /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown several times that it is not: some
-    /// replace it now and then.
+    /// replace it now and then. A client that needs none spends none.
     pub fn refresh_token_rotates(&self) -> bool {
-        self.refresh_token_kept_count < ENOUGH_KEPT
+        !self.client_grant && self.refresh_token_kept_count < ENOUGH_KEPT
     }
 
     /// Notes whether a response had a new refresh token.
@@ -179,3 +214,6 @@ impl Credential {
         violations.into_whole(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub struct CredentialDraft {
     pub provider_data: JsonObject,
     pub labels: Labels,
     pub is_default: Option<bool>,
+    /// The scopes that the authorisation asked for.
+    pub requested_scopes: Vec<String>,
     pub material: Material,
 }
 

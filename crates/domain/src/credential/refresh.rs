@@ -55,25 +55,28 @@ pub struct RefreshEnd {
 pub const LEAST_VALIDITY: Duration = Duration::from_secs(30);
 /// The time after which a token is refreshed whose expiry the provider does not tell.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(50 * 60);
-/// The lifetime below which tokens are refreshed at half of it.
-const SHORT_LIFETIME: Duration = Duration::from_secs(15 * 60);
-const LEAST_AHEAD: Duration = Duration::from_secs(5 * 60);
+/// The time before their expiry at which tokens are refreshed. A provider may be away for half an hour of it, and in the rest those that
+/// waited are refreshed within their budget.
+const LEAST_AHEAD: Duration = Duration::from_secs(40 * 60);
+/// The age that a token has at the least when it is refreshed, if that is less than half of its lifetime.
+const LEAST_AGE: Duration = Duration::from_secs(20 * 60);
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(2 * 60);
 
-/// The time at which a token is refreshed that was got at a time: a fifth of its lifetime before it expires, but at least 5 minutes; at half
-/// of its lifetime if that is short. It varies by a tenth between credentials, so that those that were refreshed together do not stay so.
+/// The time at which a token is refreshed that was got at a time: 40 minutes before it expires, or a fifth of its lifetime if that is more; but
+/// not in its first 20 minutes, or the first half of its lifetime if that is less. It varies by a tenth between credentials, so that those that
+/// were refreshed together do not stay so.
 pub fn refresh_time(credential: CredentialId, got: Timestamp, expiry: Option<Timestamp>) -> Timestamp {
-    let lifetime = match expiry {
-        Some(expiry) => Duration::from_micros(u64::try_from(expiry.0.saturating_sub(got.0)).unwrap_or_default()),
+    let age = match expiry {
+        Some(expiry) => {
+            let lifetime = Duration::from_micros(u64::try_from(expiry.0.saturating_sub(got.0)).unwrap_or_default());
+            let latest = lifetime.saturating_sub(LEAST_AHEAD.max(lifetime / 5));
+            // A provider may hand out the same token again, with the rest of its lifetime: half of that would soon be nothing.
+            latest.max(LEAST_AGE.min(lifetime / 2)).max(LEAST_VALIDITY.min(lifetime))
+        }
         None => UNKNOWN_LIFETIME,
     };
-    let ahead = match lifetime {
-        _ if expiry.is_none() => Duration::ZERO,
-        short if short < SHORT_LIFETIME => short / 2,
-        long => (long / 5).max(LEAST_AHEAD),
-    };
-    got.plus_micros(micros(varied(credential.0, lifetime.saturating_sub(ahead))))
+    got.plus_micros(micros(varied(credential.0, age)))
 }
 
 /// The time after which a refresh is tried again that has failed this many times.
@@ -108,9 +111,16 @@ mod tests {
 
     #[test]
     fn tokens_are_refreshed_ahead_of_their_expiry() {
-        for (lifetime, expected) in
-            [(Some(3_600), 2_880), (Some(1_000), 700), (Some(600), 300), (Some(0), 0), (None, 3_000)]
-        {
+        for (lifetime, expected) in [
+            (Some(86_400), 69_120),
+            (Some(7_200), 4_800),
+            (Some(3_600), 1_200),
+            (Some(3_000), 1_200),
+            (Some(1_000), 500),
+            (Some(600), 300),
+            (Some(0), 0),
+            (None, 3_000),
+        ] {
             assert_eq!((wait(0, lifetime), wait(0xff, lifetime)), (expected, expected * 9 / 10), "{lifetime:?}");
         }
         assert_eq!(wait(0, Some(-10)), 0);

@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use crate::configuration::{Configuration, WorkflowSettings};
 use crate::connection::{
-    ClientAuthentication, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
+    ClientAuthentication, ClientSecretFacts, Connection, ConnectionGrant, ConnectionKind, ConnectionSettings, Linking,
+    TokenContentType,
 };
 use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
@@ -142,7 +143,9 @@ fn a_connection() {
             "refresh_token_grace_period": null,
             "return_uris": [],
             "iss_parameter_supported": false,
+            "grant": "AUTHORIZATION_CODE",
         },
+        "client_key": null,
     });
     let full = Connection {
         id: uuid(1).into(),
@@ -173,14 +176,16 @@ fn a_connection() {
             revocation_url: Some(url()),
             jwks_url: Some(url()),
             device_authorization_url: Some(url()),
-            client_authentication: ClientAuthentication::ClientSecretPost,
+            client_authentication: ClientAuthentication::SelfSignedTlsClientAuth,
             token_parameters: TokenParameters::stored(texts()),
             refresh_parameters: RefreshParameters::stored(texts()),
             refresh_token_grace_period: Some(Duration::from_secs(12)),
             return_uris: vec![RedirectUri::parse("uri", URL, URL.len()).unwrap()],
             iss_parameter_supported: true,
+            grant: ConnectionGrant::ClientCredentials,
         },
         client_secrets: vec![ClientSecretFacts { secret_id: String::new(), create_time: Timestamp(4) }],
+        client_key: Some(uuid(3).into()),
         meta: meta(),
     };
     check(&sparse, &defaults, &full);
@@ -330,13 +335,16 @@ fn a_credential() {
         "connection": null,
         "key": null,
         "scopes": [],
+        "requested_scopes": [],
         "token_type": "",
         "expire_time": null,
+        "authorization_expire_time": null,
         "provider_account_id": "",
         "provider_data": {},
         "labels": {},
         "is_default": false,
         "refreshable": false,
+        "client_grant": false,
         "last_refresh_time": null,
         "refresh_failure_count": 0,
         "failure_class": null,
@@ -355,14 +363,17 @@ fn a_credential() {
         kind: CredentialKind::ClientCertificate,
         state: CredentialState::NeedsReauth,
         scopes: vec!["c".to_owned()],
+        requested_scopes: vec!["c".to_owned(), "g".to_owned()],
         token_type: "d".to_owned(),
         expire_time: Some(Timestamp(7)),
+        authorization_expire_time: Some(Timestamp(12)),
         provider_account_id: "e".to_owned(),
         provider_data: object(),
         labels: Labels::stored(texts()),
         is_default: true,
         material_version: 8,
         refreshable: true,
+        client_grant: true,
         last_refresh_time: Some(Timestamp(9)),
         refresh_failure_count: 10,
         failure_class: Some(FailureClass::Indeterminate),

@@ -9,6 +9,7 @@ mod violation;
 use std::time::Duration;
 
 use crate::attempts::AttemptLimit;
+use crate::credential_source::SourceFault;
 use crate::resource::Resource;
 
 pub use violation::{Violation, ViolationKind, Violations};
@@ -98,6 +99,9 @@ pub enum Error {
     /// Another replica refreshes the credential for longer than a caller can wait.
     #[error("refresh in progress")]
     RefreshInProgress { retry_after: Duration },
+    /// A credential source gave no material that can be used. The message names fields, and no value that the source gave.
+    #[error("credential source failed: {}", .fault.as_str())]
+    SourceFailed { fault: SourceFault, id: String, message: String },
     /// The server sheds load or shuts down.
     #[error("server unavailable")]
     ServerUnavailable { retry_after: Duration },
@@ -206,6 +210,7 @@ impl Error {
     /// Returns true if the same call may succeed later without a change by the caller.
     pub const fn retryable(&self) -> bool {
         match self {
+            Error::SourceFailed { fault, .. } => fault.is_transient(),
             Error::RateLimited { .. }
             | Error::LoginAttemptsExceeded { .. }
             | Error::AttemptUnanswered { .. }
@@ -258,6 +263,7 @@ impl Error {
             Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Error::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
             Error::RefreshInProgress { .. } => "REFRESH_IN_PROGRESS",
+            Error::SourceFailed { fault, .. } => fault.as_str(),
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
             Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Error::DecryptFailed { .. } => "DECRYPT_FAILED",

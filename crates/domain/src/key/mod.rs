@@ -38,7 +38,7 @@ pub struct Key {
     /// The material that replaces it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub next: Option<NextMaterial>,
-    /// The number of connectors and credentials that use it, counted when it is read.
+    /// The number of connectors, connections, credentials and credential sources that use it, counted when it is read.
     pub used_by: u64,
     pub labels: Labels,
     pub meta: Meta,

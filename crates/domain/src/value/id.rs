@@ -62,6 +62,8 @@ ids! {
     AuthorizationSessionId => AuthorizationSession;
     /// Id of a credential.
     CredentialId => Credential;
+    /// Id of a source of credentials.
+    CredentialSourceId => CredentialSource;
     /// Id of a configuration.
     ConfigurationId => Configuration;
     /// Id of a key (client identity or trust bundle).

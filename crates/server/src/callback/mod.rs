@@ -1,5 +1,6 @@
 //! The callback listener: providers send the browsers of users there, with a code or an error. It keeps the code, and sends the browser on
-//! to the application, which knows whose browser it is.
+//! to the application, which knows whose browser it is. A cookie-bound session begins here as well, with a connect URL: there the login in
+//! front of the listener tells whose browser it is, and the browser gets a cookie by which it is known when it comes back.
 
 mod page;
 
@@ -9,14 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{Method, Response, StatusCode};
-use jackfield_domain::Secret;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use jackfield_domain::authorization::{
-    AuthorizationResponse, AuthorizationResult, AuthorizationState, MAX_CODE, MAX_ERROR, MAX_ISSUER, MAX_STATE,
-    is_callback_context, is_state,
+    AuthorizationFailure, AuthorizationResponse, AuthorizationResult, AuthorizationSession, AuthorizationState,
+    BrowserCookies, CONNECT_PATH, MAX_CODE, MAX_ERROR, MAX_ISSUER, MAX_STATE, is_callback_context, is_state,
 };
-use jackfield_domain::value::url::RedirectUri;
-use jackfield_service::{ReturnedAuthorization, Services};
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{Error, Result, Secret};
+use jackfield_service::{ConnectedAuthorization, ReturnedAuthorization, Services};
 use jackfield_transport::call::http::{Calls, HttpApi, Unread};
 use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
@@ -27,11 +29,16 @@ use self::page::Page;
 #[derive(Clone)]
 pub struct CallbackApi {
     services: Services,
+    /// The header in which the login in front of the listener names the user, if there is one.
+    user_header: Option<HeaderName>,
     turns: Arc<Semaphore>,
 }
 
 /// The path before the part that is the connection's.
 const PATH: &str = "/callback/";
+/// The parameter of a connect URL, and the one of a browser that got its cookie and opens it again.
+const TOKEN: &str = "token";
+const WITH_COOKIE: &str = "cookie=1";
 /// The requests for which the database is asked at once, and the time that each has for it, waiting included. Whoever can reach the listener
 /// can send them.
 const AT_ONCE: usize = 32;
@@ -52,33 +59,69 @@ struct Parameters {
 
 impl CallbackApi {
     /// The listener over the use cases.
-    pub fn new(services: Services) -> Self {
-        CallbackApi { services, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub fn new(services: Services, user_header: Option<HeaderName>) -> Self {
+        CallbackApi { services, user_header, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     async fn respond(&self, request: http::Request<Bytes>) -> Response<Bytes> {
         if request.method() != Method::GET {
             return page::only_get();
         }
-        let Some(context) = request.uri().path().strip_prefix(PATH) else { return Page::NotFound.response() };
-        let response = Parameters::parse(request.uri().query().unwrap_or_default()).into_response();
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        match path.strip_prefix(PATH) {
+            Some(context) => self.returned(context, query, request.headers()).await,
+            None if path == CONNECT_PATH => self.connect(query, request.headers()).await,
+            None => Page::NotFound.response(),
+        }
+    }
+
+    /// Gives the browser of a user a cookie, binds the session to it, and sends it on to the provider.
+    async fn connect(&self, query: &str, headers: &HeaderMap) -> Response<Bytes> {
+        let Some(user_header) = &self.user_header else { return Page::NotFound.response() };
+        // The database is not asked for what was not made here, or before it is known who asks.
+        let Some(token) = token(query) else { return Page::Unknown.response() };
+        let Some(user_id) = user(headers, user_header) else { return Page::LoggedOut.response() };
+        let cookies = cookies(headers);
+        let connected = self.services.authorization_connect(&token, &user_id, &cookies);
+        match in_turn(&self.turns, DEADLINE, connected).await {
+            Some(Ok(ConnectedAuthorization::NeedsCookie { cookie_name, cookie })) => {
+                let response = match query.split('&').any(|pair| pair == WITH_COOKIE) {
+                    false => page::redirect(&with_cookie(&token)),
+                    // It got one just before.
+                    true => Page::NoCookie.response(),
+                };
+                page::with_cookie(response, &cookie_name, Some(&cookie))
+            }
+            Some(Ok(ConnectedAuthorization::Continue(url))) => page::redirect(&url),
+            Some(Ok(ConnectedAuthorization::Taken)) => Page::Taken.response(),
+            Some(Ok(ConnectedAuthorization::Ended(session))) => of_session(&session, &cookies),
+            Some(Ok(ConnectedAuthorization::Over(session))) => of_earlier(&session, &cookies),
+            Some(Ok(ConnectedAuthorization::Unknown)) => Page::Unknown.response(),
+            Some(Err(error)) => unavailable(&error),
+            None => Page::Unavailable.response(),
+        }
+    }
+
+    /// Takes the response of a provider.
+    async fn returned(&self, context: &str, query: &str, headers: &HeaderMap) -> Response<Bytes> {
+        let response = Parameters::parse(query).into_response();
         // The database is not asked for what was not made here.
         let is_ours =
             |response: &AuthorizationResponse| is_callback_context(context) && is_state(response.state.expose());
         let Some(response) = response.filter(is_ours) else { return Page::Unknown.response() };
-        let returned = self.services.authorization_returned(context, response);
-        let Some(returned) = in_turn(&self.turns, DEADLINE, returned).await else {
-            return Page::Unavailable.response();
-        };
-        match returned {
-            Ok(ReturnedAuthorization::Continue(uri)) => page::redirect(&uri),
-            Ok(ReturnedAuthorization::Ended { session, return_uri }) => of_state(session.state, Some(&return_uri)),
-            Ok(ReturnedAuthorization::Over(state)) => of_state(state, None),
-            Ok(ReturnedAuthorization::Unknown) => Page::Unknown.response(),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a callback could not be taken");
-                Page::Unavailable.response()
+        let cookies = cookies(headers);
+        let returned = self.services.authorization_returned(context, response, &cookies);
+        match in_turn(&self.turns, DEADLINE, returned).await {
+            Some(Ok(ReturnedAuthorization::Continue(uri))) => page::redirect(&uri),
+            Some(Ok(ReturnedAuthorization::Ended(session))) => of_session(&session, &cookies),
+            // It takes no turn: the provider has to answer.
+            Some(Ok(ReturnedAuthorization::Redeeming(redeeming))) => {
+                redeemed(redeeming.ended(DEADLINE).await, &cookies)
             }
+            Some(Ok(ReturnedAuthorization::Over(session))) => of_earlier(&session, &cookies),
+            Some(Ok(ReturnedAuthorization::Unknown)) => Page::Unknown.response(),
+            Some(Err(error)) => unavailable(&error),
+            None => Page::Unavailable.response(),
         }
     }
 }
@@ -115,17 +158,92 @@ async fn in_turn<T>(turns: &Semaphore, deadline: Duration, work: impl Future<Out
     tokio::time::timeout(deadline, work).await.ok().flatten()
 }
 
+/// The response once a code has been redeemed, or when a browser has waited long enough for that.
+fn redeemed(ended: Result<AuthorizationSession>, cookies: &BrowserCookies) -> Response<Bytes> {
+    match ended {
+        Ok(session) => of_session(&session, cookies),
+        Err(error) if !error.retryable() => {
+            warn(&error);
+            Page::Failed.response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// The response for a session that has just ended, or that still goes on. Its cookies are of no use any more after its end.
+fn of_session(session: &AuthorizationSession, cookies: &BrowserCookies) -> Response<Bytes> {
+    let (page, is_bound) = (of_state(session.state), session.browser.is_some());
+    let response = match (&session.return_uri, page) {
+        // Another user, or another browser, has started it. There is no way back for this one.
+        _ if is_of_another(session) => return Page::WrongBrowser.response(),
+        // Where the application confirms the user, a browser without a completion code is of no use to it.
+        (Some(uri), Page::Done) if is_bound => page::redirect(&Secret::new(uri.to_ascii())),
+        (return_uri, page) => page.with_status(page.status(), return_uri.as_ref()),
+    };
+    let ended = cookies.of(session.id).filter(|_| is_bound && session.state.is_final());
+    ended.fold(response, |response, (name, _)| page::with_cookie(response, name, None))
+}
+
+/// The response for a session that had ended before, or whose code is being redeemed: the browser has loaded a page again.
+fn of_earlier(session: &AuthorizationSession, cookies: &BrowserCookies) -> Response<Bytes> {
+    match is_of_another(session) {
+        true => of_state(session.state).response(),
+        false => of_session(session, cookies),
+    }
+}
+
+/// Returns true if a session has ended because another user or another browser than the right one came.
+fn is_of_another(session: &AuthorizationSession) -> bool {
+    matches!(session.failure, Some(AuthorizationFailure::WrongBrowser | AuthorizationFailure::UserMismatch))
+}
+
 /// The page for a session that is in a state.
-fn of_state(state: AuthorizationState, return_uri: Option<&RedirectUri>) -> Response<Bytes> {
-    let page = match state {
+fn of_state(state: AuthorizationState) -> Page {
+    match state {
         AuthorizationState::Completed => Page::Done,
-        // The two before are not answered with a page.
-        AuthorizationState::Started | AuthorizationState::Returned | AuthorizationState::Confirmed => Page::UnderWay,
+        // Nothing was taken: the browser has to bring it again.
+        AuthorizationState::Started | AuthorizationState::Returned => Page::Unavailable,
+        AuthorizationState::Confirmed => Page::UnderWay,
         AuthorizationState::Denied => Page::Denied,
         AuthorizationState::Failed | AuthorizationState::Cancelled => Page::Failed,
         AuthorizationState::Expired => Page::Expired,
-    };
-    page.with_status(page.status(), return_uri)
+    }
+}
+
+fn unavailable(error: &Error) -> Response<Bytes> {
+    warn(error);
+    Page::Unavailable.response()
+}
+
+fn warn(error: &Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "a callback could not be taken");
+}
+
+/// The token of a connect URL. `None` if it is there twice, or was not made here.
+fn token(query: &str) -> Option<Secret> {
+    let mut tokens = query.split('&').filter_map(|pair| pair.split_once('=').filter(|(name, _)| *name == TOKEN));
+    let (_, token) = tokens.next()?;
+    (tokens.next().is_none() && is_state(token)).then(|| Secret::new(token.to_owned()))
+}
+
+/// The reference to the connect URL by which a browser that got its cookie opens it again: whatever the path is for the browser, it stays.
+fn with_cookie(token: &Secret) -> Secret {
+    Secret::new(format!("?{TOKEN}={}&{WITH_COOKIE}", token.expose()))
+}
+
+/// The user whom the login in front of the listener names. `None` if it names none, or more than one.
+fn user(headers: &HeaderMap, name: &HeaderName) -> Option<UserId> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    UserId::parse("user_id", std::str::from_utf8(value.as_bytes()).ok()?).ok()
+}
+
+/// The cookies that were set here. Those of others may be anything.
+fn cookies(headers: &HeaderMap) -> BrowserCookies {
+    let mut cookies = BrowserCookies::default();
+    let headers = headers.get_all(COOKIE).iter();
+    headers.for_each(|header| cookies.add(&String::from_utf8_lossy(header.as_bytes())));
+    cookies
 }
 
 // === impl Parameters ===
@@ -193,6 +311,43 @@ mod tests {
         assert_eq!(in_turn(&turns, short, async { 2 }).await, None, "all turns are taken");
         drop(turn);
         assert_eq!(in_turn(&turns, long, async { 3 }).await, Some(3));
+    }
+
+    #[test]
+    fn a_browser_that_waits_for_its_tokens_is_told_the_truth() {
+        let body = |page: Page| page.response().into_body();
+        let retryable = Error::UpstreamUnavailable { connector: "c".to_owned(), retry_after: DEADLINE };
+        let busy = redeemed(Err(retryable), &BrowserCookies::default());
+        assert_eq!(busy.into_body(), body(Page::Unavailable), "it can be loaded again");
+        let failed = redeemed(Err(Error::internal("x")), &BrowserCookies::default());
+        assert_eq!((failed.status(), failed.into_body()), (StatusCode::BAD_REQUEST, body(Page::Failed)));
+        assert_eq!(of_state(AuthorizationState::Started), Page::Unavailable, "nothing was taken");
+        assert_eq!(of_state(AuthorizationState::Confirmed), Page::UnderWay);
+    }
+
+    #[test]
+    fn a_token_and_a_user_are_there_once() {
+        let text = "a".repeat(43);
+        let found = |query: &str| token(query).map(|token| token.expose().to_owned());
+        assert_eq!(found(&format!("utm=1&token={text}")), Some(text.clone()));
+        let twice = format!("token={text}&token={text}");
+        for query in [String::new(), twice, format!("token={text}a"), format!("state={text}")] {
+            assert_eq!(found(&query), None, "{query}");
+        }
+        let name = HeaderName::from_static("x-user");
+        let found = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(&name, http::HeaderValue::from_bytes(value).unwrap());
+            }
+            user(&headers, &name).map(|user| user.as_str().to_owned())
+        };
+        assert_eq!(found(&[b"ada"]).as_deref(), Some("ada"));
+        assert_eq!(found(&["zoë".as_bytes()]).as_deref(), Some("zoë"));
+        let wrong: [&[&[u8]]; 5] = [&[], &[b"ada", b"eve"], &[b"ada", b"ada"], &[b""], &[b"zo\xeb"]];
+        for values in wrong {
+            assert_eq!(found(values), None, "{values:?}");
+        }
     }
 
     #[test]

@@ -2,21 +2,31 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use jackfield_domain::Secret;
+use jackfield_domain::authorization::SESSION_MICROS;
 use jackfield_domain::value::url::RedirectUri;
 
 /// A page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Done,
-    /// The application has confirmed the user, and the code is being redeemed.
+    /// The user or the browser is confirmed, and the code is being redeemed.
     UnderWay,
     Denied,
     Expired,
     Failed,
+    /// Another user, or another browser, has started it.
+    WrongBrowser,
+    /// Another browser has opened the connect URL.
+    Taken,
+    /// The browser does not send the cookie that it just got.
+    NoCookie,
+    /// The login in front of the listener names no user.
+    LoggedOut,
     /// There is no such session at this path, or it has another response.
     Unknown,
     NotFound,
@@ -40,7 +50,10 @@ impl Page {
         match self {
             Page::Done | Page::UnderWay | Page::Denied => StatusCode::OK,
             Page::Expired => StatusCode::GONE,
-            Page::Failed | Page::Unknown | Page::Malformed => StatusCode::BAD_REQUEST,
+            Page::Failed | Page::WrongBrowser | Page::Taken | Page::NoCookie | Page::Unknown | Page::Malformed => {
+                StatusCode::BAD_REQUEST
+            }
+            Page::LoggedOut => StatusCode::FORBIDDEN,
             Page::NotFound => StatusCode::NOT_FOUND,
             Page::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -50,9 +63,10 @@ impl Page {
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             Page::Done => ("Done", "Go back to the application. You can close this page."),
-            Page::UnderWay => {
-                ("Almost done", "Go back to the application, which finishes this. You can close this page.")
-            }
+            Page::UnderWay => (
+                "Almost done",
+                "This is being finished. Reload this page in a few seconds to see how it ends, or go back to the application.",
+            ),
             Page::Denied => (
                 "Access was not granted",
                 "Nothing was changed. If you did not mean to refuse, go back to the application and start again.",
@@ -62,9 +76,25 @@ impl Page {
                 "The connection could not be made",
                 "Nothing was changed. Go back to the application and start again. If that does not help, tell those who run the application.",
             ),
+            Page::WrongBrowser => (
+                "This was not started here",
+                "Nothing was connected. It was started by another user, or in another browser. If you did not start it, close this page: somebody may have sent you the link. If you did, go back to the application and start again in this browser, with cookies allowed.",
+            ),
+            Page::Taken => (
+                "This link was opened elsewhere",
+                "It is good in one browser only: the one that opened it first. Go on there, or go back to the application and start again in this browser.",
+            ),
+            Page::NoCookie => (
+                "This browser keeps no cookies",
+                "Nothing was changed. Without a cookie, this browser would not be known when it comes back. Allow cookies for this page and reload it, or go back to the application and start again in another browser.",
+            ),
+            Page::LoggedOut => (
+                "You are not logged in",
+                "Nothing was changed. Log in to the application in this browser, and start again there.",
+            ),
             Page::Unknown => (
                 "This link is not valid here",
-                "It was used before, is too old, or was changed on its way. Go back to the application and start again there.",
+                "It is too old, or was changed on its way. Go back to the application and start again there.",
             ),
             Page::NotFound => ("There is nothing here", "Go back to the application."),
             Page::Malformed => ("This request cannot be read", "Go back to the application and start again."),
@@ -100,6 +130,20 @@ pub(super) fn redirect(uri: &Secret) -> Response<Bytes> {
     location.set_sensitive(true);
     let mut response = bare(StatusCode::SEE_OTHER, String::new());
     response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// The response with the cookie of a session, or without a value for it: the browser then forgets it. No script reads it, and no other site has
+/// the browser send it, but with a navigation: the provider's way back is one.
+pub(super) fn with_cookie(mut response: Response<Bytes>, name: &str, value: Option<&Secret>) -> Response<Bytes> {
+    let (value, seconds) = match value {
+        Some(value) => (value.expose(), SESSION_MICROS / 1_000_000),
+        None => ("", 0),
+    };
+    let cookie = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
+    let Ok(mut cookie) = HeaderValue::from_str(&cookie) else { return Page::Failed.response() };
+    cookie.set_sensitive(true);
+    response.headers_mut().append(SET_COOKIE, cookie);
     response
 }
 

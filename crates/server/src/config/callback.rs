@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, HOST};
+use jackfield_domain::value::text::TenantName;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_transport::config::{HttpListen, PrincipalConfig, TlsFiles};
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,10 @@ pub struct Callback {
     pub address: String,
     /// URL under which browsers reach it.
     pub public_url: String,
+    /// Header in which the login in front of the listener names the user of a browser. Empty: there is no such login.
+    pub user_header: String,
+    /// Name of the tenant whose users that login names. Set with `user_header`, and only with it.
+    pub tenant: String,
     /// Certificate chain of the listener, leaf first. Empty: that of `tls`.
     pub certificate: PathBuf,
     /// Private key of the listener. Empty: that of `tls`.
@@ -54,7 +61,45 @@ impl Callback {
         {
             problems.push(format!("callback.public_url: {}", violation.description));
         }
+        if !self.user_header.is_empty() && self.parse_user_header().is_none() {
+            problems.push("callback.user_header: is not the name of a header that can name a user".to_owned());
+        }
+        match (self.user_header.is_empty(), self.parse_tenant()) {
+            // Other tenants could start sessions for the ids of these users.
+            (false, Err(violation)) => {
+                let description = violation.description;
+                problems.push(format!(
+                    "callback.tenant: {description} (the tenant whose users callback.user_header names)"
+                ));
+            }
+            (true, _) if !self.tenant.is_empty() => {
+                problems.push("callback.tenant: has no effect without callback.user_header".to_owned());
+            }
+            (_, _) => {}
+        }
         problems
+    }
+
+    /// Returns the tenant whose users the login in front of the listener names, if there are both.
+    pub fn login_tenant(&self) -> Option<TenantName> {
+        self.user_header()?;
+        self.parse_tenant().ok()
+    }
+
+    fn parse_tenant(&self) -> Result<TenantName, jackfield_domain::Violation> {
+        TenantName::parse("tenant", &self.tenant)
+    }
+
+    /// Returns the header that names the user of a browser, if there is a listener and a login in front of it.
+    pub fn user_header(&self) -> Option<HeaderName> {
+        self.http().socket_address()?;
+        self.parse_user_header()
+    }
+
+    fn parse_user_header(&self) -> Option<HeaderName> {
+        let name = HeaderName::from_bytes(self.user_header.as_bytes()).ok()?;
+        // Browsers send these themselves.
+        (![AUTHORIZATION, COOKIE, HOST].contains(&name)).then_some(name)
     }
 
     /// Returns the URL under which browsers reach the listener, if there is one.

@@ -215,6 +215,7 @@ fn all_contradictions_are_reported_at_once() {
         "callback.address=0.0.0.0:7445",
         "callback.plaintext=true",
         "callback.public_url=http://callback.example",
+        "callback.user_header=cookie",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -243,6 +244,8 @@ fn all_contradictions_are_reported_at_once() {
         "license_api.principal: a principal",
         "callback.plaintext: 0.0.0.0:7445 is not loopback",
         "callback.public_url: must be an https URL",
+        "callback.user_header: is not the name",
+        "callback.tenant: ",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "telemetry.otlp_endpoint: is not an absolute URL",
@@ -273,6 +276,26 @@ fn the_licence_api_has_a_certificate_of_its_own_or_that_of_grpc() {
     assert_eq!(files(&["license_api.plaintext=true"]), None);
     let config = from_flags(&["license_api.plaintext=true", "license_api.principal="]).unwrap();
     assert_eq!(config.transport().http, [], "without an address nothing is served, and nothing checked");
+}
+
+#[test]
+fn the_login_in_front_of_the_callback_listener_is_that_of_one_tenant() {
+    let (header, tenant) = ("callback.user_header=x-user", "callback.tenant=acme");
+    for (flags, text) in [
+        (&[header, tenant][..], ""),
+        (&[], ""),
+        (&[header], "callback.tenant: "),
+        (&[header, "callback.tenant=not a tenant"], "callback.tenant: "),
+        (&[tenant], "callback.tenant: has no effect without callback.user_header"),
+    ] {
+        let error = from_flags(flags).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(text) && error.is_empty() == text.is_empty(), "{flags:?}: {error}");
+    }
+    let of =
+        |flags: &[&str]| from_flags(flags).unwrap().callback.login_tenant().map(|tenant| tenant.as_str().to_owned());
+    let listener = ["callback.address=127.0.0.1:1", "callback.public_url=https://callback.example"];
+    assert_eq!(of(&[&[header, tenant][..], &listener].concat()).as_deref(), Some("acme"));
+    assert_eq!(of(&[header, tenant]), None, "there is no listener");
 }
 
 #[test]

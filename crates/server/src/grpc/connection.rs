@@ -2,11 +2,13 @@
 
 mod authorization;
 mod patch;
+mod probe;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connection_service_server::ConnectionService;
 use jackfield_domain::connection::{
-    ClientAuthentication, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
+    ClientAuthentication, ClientSecretFacts, Connection, ConnectionGrant, ConnectionKind, ConnectionSettings, Linking,
+    TokenContentType,
 };
 use jackfield_domain::credential::CredentialRef;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
@@ -18,6 +20,7 @@ use jackfield_service::{DeleteOptions, Deleted, Expected, ListScope, ListedPage}
 use tonic::{Request, Response, Status, async_trait};
 
 use super::api::{Api, authorize, respond};
+use super::connector::probe::deadline;
 use super::credentials::{issued_to_message, min_validity_micros};
 use super::fields::Fields;
 use super::page_stream::PageStream;
@@ -28,6 +31,7 @@ use super::update;
 #[async_trait]
 impl ConnectionService for Api {
     type ListConnectionsStream = PageStream<Connection, pb::ListConnectionsResponse>;
+    type TestConnectionStream = probe::VerdictStream;
     type WatchAuthorizationStream = authorization::SessionStream;
 
     async fn create_connection(
@@ -162,6 +166,20 @@ impl ConnectionService for Api {
         respond(call.await)
     }
 
+    async fn test_connection(
+        &self,
+        request: Request<pb::TestConnectionRequest>,
+    ) -> Result<Response<Self::TestConnectionStream>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
+            let reference = violations.into_result(reference)?;
+            Ok(probe::stream(self.services.connection_test(&caller, &reference, deadline()).await?))
+        };
+        respond(call.await)
+    }
+
     async fn start_authorization(
         &self,
         request: Request<pb::StartAuthorizationRequest>,
@@ -238,7 +256,7 @@ fn to_page(page: ListedPage<Connection>) -> pb::ListConnectionsResponse {
 
 /// A connection as its callers see it.
 pub fn to_message(connection: Connection) -> pb::Connection {
-    let Connection { id, connector, settings, client_secrets, meta } = connection;
+    let Connection { id, connector, settings, client_secrets, client_key, meta } = connection;
     let ConnectionSettings {
         name,
         external_id,
@@ -271,6 +289,7 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         refresh_token_grace_period,
         return_uris,
         iss_parameter_supported,
+        grant,
     } = settings;
     let url = |url: Option<HttpUrl>| url.map(String::from);
     let secrets = client_secrets.into_iter().map(|ClientSecretFacts { secret_id, create_time }| pb::ClientSecret {
@@ -320,13 +339,22 @@ pub fn to_message(connection: Connection) -> pb::Connection {
             ClientAuthentication::None => pb::ClientAuthentication::None,
             ClientAuthentication::ClientSecretBasic => pb::ClientAuthentication::ClientSecretBasic,
             ClientAuthentication::ClientSecretPost => pb::ClientAuthentication::ClientSecretPost,
+            ClientAuthentication::PrivateKeyJwt => pb::ClientAuthentication::PrivateKeyJwt,
+            ClientAuthentication::TlsClientAuth => pb::ClientAuthentication::TlsClientAuth,
+            ClientAuthentication::SelfSignedTlsClientAuth => pb::ClientAuthentication::SelfSignedTlsClientAuth,
         }
         .into(),
+        client_key: client_key.map(|key| key.to_string()),
         token_parameters: token_parameters.into(),
         refresh_parameters: refresh_parameters.into(),
         refresh_token_grace_period: refresh_token_grace_period.map(render::duration),
         return_uris: return_uris.into_iter().map(RedirectUri::into).collect(),
         iss_parameter_supported: Some(iss_parameter_supported),
+        grant_type: match grant {
+            ConnectionGrant::AuthorizationCode => pb::ConnectionGrantType::AuthorizationCode,
+            ConnectionGrant::ClientCredentials => pb::ConnectionGrantType::ClientCredentials,
+        }
+        .into(),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),
         etag: meta.etag(),

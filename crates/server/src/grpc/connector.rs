@@ -4,7 +4,7 @@ mod event;
 mod json;
 pub(super) mod login;
 mod patch;
-mod probe;
+pub(super) mod probe;
 mod routing;
 
 use jackfield_api::v1 as pb;

@@ -1,6 +1,7 @@
 //! CredentialsService.
 
 mod explain;
+mod issued;
 mod material;
 mod revocation;
 
@@ -9,7 +10,7 @@ use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::connection::MAX_PROVIDER_USER_ID;
 use jackfield_domain::credential::{
     Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
-    FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
+    FailureClass, MAX_MIN_VALIDITY_MICROS, Material,
 };
 use jackfield_domain::request::map_patch::MapPatch;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
@@ -21,7 +22,8 @@ use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::api::{Api, authorize, authorize_with_metadata, respond};
+pub(super) use self::issued::issued_to_message;
+use super::api::{Api, authorize, authorize_with_metadata, deadline, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse::{self, ReferenceOrPair};
@@ -47,7 +49,8 @@ impl CredentialsService for Api {
             let mut violations = Violations::default();
             let options = parse::options(&mut violations, &mut request);
             let draft = draft(&mut violations, request);
-            let credential = self.services.credential_create(&caller, &options, violations.into_result(draft)?).await?;
+            let draft = violations.into_result(draft)?;
+            let credential = self.services.credential_create(&caller, &options, draft, deadline()).await?;
             Ok(pb::CreateCredentialResponse { credential: Some(to_message(credential)) })
         };
         respond(call.await)
@@ -109,7 +112,9 @@ impl CredentialsService for Api {
                 patch(fields, credential, material)
             });
             let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
-            let updated = self.services.credential_update(&caller, &options, &reference, &expected, patch).await?;
+            let services = &self.services;
+            let updated =
+                services.credential_update(&caller, &options, &reference, &expected, patch, deadline()).await?;
             Ok(pb::UpdateCredentialResponse { credential: Some(to_message(updated)) })
         };
         respond(call.await)
@@ -243,11 +248,19 @@ impl CredentialsService for Api {
     }
 }
 
+/// The material of a request that must have one.
+pub(super) fn required_material(
+    violations: &mut Violations,
+    material: Option<pb::CredentialMaterial>,
+) -> Option<Material> {
+    let material = parse::required(violations, "material", material)?;
+    material::parse(violations, material)
+}
+
 fn draft(violations: &mut Violations, request: pb::CreateCredentialRequest) -> Option<CredentialDraft> {
     let pb::CreateCredentialRequest { credential, material, id, request_id: _, validate_only: _ } = request;
     let id = violations.check(parse::optional_id("id", &id)).flatten().map(CredentialId);
-    let material = parse::required(violations, "material", material);
-    let material = material.and_then(|material| material::parse(violations, material));
+    let material = required_material(violations, material);
     let credential = parse::required(violations, "credential", credential)?;
     let mut fields = Fields::of_new("credential", violations);
     let user_id = fields.required("user_id", &credential.user_id, UserId::parse);
@@ -267,6 +280,7 @@ fn draft(violations: &mut Violations, request: pb::CreateCredentialRequest) -> O
             MapPatch::Keep | MapPatch::Entries(_) => Labels::default(),
         },
         is_default: patch.is_default,
+        requested_scopes: Vec::new(),
         material: material?,
     })
 }
@@ -302,7 +316,10 @@ fn facts(fields: &mut Fields<'_>, credential: pb::Credential) -> CredentialPatch
         kind: _,
         state: _,
         scopes: _,
+        requested_scopes: _,
+        missing_scopes: _,
         expire_time: _,
+        authorization_expire_time: _,
         version: _,
         refreshable: _,
         last_refresh_time: _,
@@ -372,7 +389,8 @@ fn to_page(page: ListedPage<Credential>) -> pb::ListCredentialsResponse {
     }
 }
 
-fn to_message(credential: Credential) -> pb::Credential {
+pub(super) fn to_message(credential: Credential) -> pb::Credential {
+    let missing_scopes = credential.missing_scopes();
     let Credential {
         id,
         external_id,
@@ -384,14 +402,17 @@ fn to_message(credential: Credential) -> pb::Credential {
         kind,
         state,
         scopes,
+        requested_scopes,
         token_type: _,
         expire_time,
+        authorization_expire_time,
         provider_account_id,
         provider_data,
         labels,
         is_default,
         material_version,
         refreshable,
+        client_grant: _,
         last_refresh_time,
         refresh_failure_count,
         failure_class,
@@ -411,7 +432,10 @@ fn to_message(credential: Credential) -> pb::Credential {
         kind: kind_to_message(kind).into(),
         state: state_to_message(state).into(),
         scopes,
+        requested_scopes,
+        missing_scopes,
         expire_time: expire_time.map(render::timestamp),
+        authorization_expire_time: authorization_expire_time.map(render::timestamp),
         provider_account_id: render::text(provider_account_id),
         provider_data: render::json(provider_data),
         labels: labels.into(),
@@ -430,22 +454,7 @@ fn to_message(credential: Credential) -> pb::Credential {
     }
 }
 
-pub(super) fn issued_to_message(issued: &IssuedToken) -> pb::IssueAccessTokenResponse {
-    let IssuedToken { credential, material_version, token, token_type, expire_time, scopes, next_refresh_time, fields } =
-        issued;
-    pb::IssueAccessTokenResponse {
-        access_token: token.expose().to_owned(),
-        token_type: token_type.clone(),
-        expire_time: expire_time.map(render::timestamp),
-        scopes: scopes.clone(),
-        credential: credential.to_string(),
-        credential_version: *material_version,
-        next_refresh_time: next_refresh_time.map(render::timestamp),
-        fields: fields.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
-    }
-}
-
-const fn kind_to_message(kind: CredentialKind) -> pb::CredentialKind {
+pub(super) const fn kind_to_message(kind: CredentialKind) -> pb::CredentialKind {
     match kind {
         CredentialKind::OAuth2 => pb::CredentialKind::Oauth2,
         CredentialKind::ApiKey => pb::CredentialKind::ApiKey,

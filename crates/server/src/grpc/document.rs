@@ -10,7 +10,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, Messa
 use serde_json::{Map, Value};
 
 static POOL: LazyLock<Option<DescriptorPool>> =
-    LazyLock::new(|| DescriptorPool::decode(jackfield_api::FILE_DESCRIPTOR_SET).ok());
+    LazyLock::new(|| DescriptorPool::decode(jackfield_api::SOURCE_DESCRIPTOR_SET).ok());
 
 /// The package of the contract.
 const PACKAGE: &str = <jackfield_api::v1::Connector as prost::Name>::PACKAGE;
@@ -72,6 +72,21 @@ where
     });
     let mask = Mask::Paths(fields.chain(secrets).collect());
     Ok((message.transcode_to().map_err(Error::internal)?, mask))
+}
+
+/// A message as JSON.
+pub(super) fn to_json<M: prost::Name>(message: &M) -> Result<Vec<u8>> {
+    let mut dynamic = DynamicMessage::new(descriptor::<M>()?);
+    dynamic.transcode_from(message).map_err(Error::internal)?;
+    serde_json::to_vec(&dynamic).map_err(Error::internal)
+}
+
+/// The message that a text in JSON has; `None` if it is not one. The message of the parser would repeat values, so it is dropped.
+pub(super) fn from_json<M: prost::Name + Default>(text: &[u8]) -> Option<M> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let dynamic = DynamicMessage::deserialize(descriptor::<M>().ok()?, &mut parser).ok()?;
+    parser.end().ok()?;
+    dynamic.transcode_to().ok()
 }
 
 /// Finds members that are unknown, and values that are not of the type of their field.

@@ -16,6 +16,7 @@ pub mod page_stream;
 mod parse;
 pub mod reason;
 mod render;
+mod source;
 mod update;
 mod user;
 mod user_connector;

@@ -12,8 +12,8 @@ pub fn reason_name(reason: ErrorReason) -> &'static str {
 
 /// Returns the names of all reasons.
 pub(crate) fn reason_names() -> Vec<&'static str> {
-    // Numbers are below 100, with gaps where reasons of another kind begin.
-    (1..100).filter_map(|n| ErrorReason::try_from(n).ok()).map(reason_name).collect()
+    // Numbers are below 200, with gaps where reasons of another kind begin.
+    (1..200).filter_map(|n| ErrorReason::try_from(n).ok()).map(reason_name).collect()
 }
 
 #[cfg(test)]
@@ -32,16 +32,17 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_the_contract_are_lists_watches_and_reports() {
+    fn streams_of_the_contract_are_lists_watches_reports_and_conversations() {
         let methods = Methods::new([jackfield_api::FILE_DESCRIPTOR_SET]).unwrap();
         let set = FileDescriptorSet::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
-        let (mut lists, mut reports) = (0, Vec::new());
+        let (mut lists, mut reports, mut conversations) = (0, Vec::new(), Vec::new());
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     let shape = methods.get(&path).unwrap().shape;
                     let expected = match method.name() {
+                        _ if method.client_streaming() => Shape::Conversation,
                         _ if !method.server_streaming() => Shape::Unary,
                         name if name.starts_with("List") => Shape::Pages,
                         name if name.starts_with("Watch") => Shape::Watch,
@@ -50,10 +51,12 @@ mod tests {
                     assert_eq!(shape, expected, "{path}");
                     lists += usize::from(shape == Shape::Pages);
                     reports.extend((shape == Shape::Report).then(|| method.name().to_owned()));
+                    conversations.extend((shape == Shape::Conversation).then(|| method.name().to_owned()));
                 }
             }
         }
         assert!(lists > 5, "{lists}");
-        assert_eq!(reports, ["TestConnector"]);
+        assert_eq!(reports, ["TestConnection", "TestConnector"]);
+        assert_eq!(conversations, ["ServeCredentials"]);
     }
 }

@@ -3,20 +3,23 @@
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::user_connector_service_server::UserConnectorService;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
-use jackfield_domain::user_connector::{Added, UserConnector, UserConnectorRef, UserConnectorState};
+use jackfield_domain::user_connector::{Added, Authenticated, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{UserConnectorId, Violations};
-use jackfield_service::{Deleted, ListScope, ListedPage};
-use tonic::{Request, Response, Status, async_trait};
+use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage, MaterialOrigin};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::api::{Api, authorize, respond};
+use super::api::{Api, authorize, deadline, respond};
+use super::credentials;
 use super::page_stream::PageStream;
 use super::parse::{self, ReferenceOrPair};
 use super::render;
+use super::source::{self, WireForm};
 
 #[async_trait]
 impl UserConnectorService for Api {
     type ListUserConnectorsStream = PageStream<UserConnector, pb::ListUserConnectorsResponse>;
+    type ServeCredentialsStream = source::QuestionStream;
 
     async fn add_user_connector(
         &self,
@@ -66,6 +69,27 @@ impl UserConnectorService for Api {
         respond(call.await)
     }
 
+    async fn authenticate_user_connector(
+        &self,
+        request: Request<pb::AuthenticateUserConnectorRequest>,
+    ) -> Result<Response<pb::AuthenticateUserConnectorResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let user_id = violations.check(UserId::parse("user_id", &request.user_id));
+            let connector = violations.check(Ref::parse("connector", &request.connector, ReferenceForms::ID_NAME));
+            let origin = origin(&mut violations, request.material, request.use_source);
+            let ((user_id, connector), origin) = violations.into_result(user_id.zip(connector).zip(origin))?;
+            let services = &self.services;
+            let done = services
+                .user_connector_authenticate(&caller, &options, user_id, &connector, origin, deadline())
+                .await?;
+            Ok(to_authenticated(done))
+        };
+        respond(call.await)
+    }
+
     async fn get_user_connector(
         &self,
         request: Request<pb::GetUserConnectorRequest>,
@@ -76,6 +100,67 @@ impl UserConnectorService for Api {
             let link = link(&mut violations, &request.reference, &request.user_id, &request.connector);
             let found = self.services.user_connector_get(&caller, &violations.into_result(link)?).await?;
             Ok(pb::GetUserConnectorResponse { user_connector: Some(to_message(found)) })
+        };
+        respond(call.await)
+    }
+
+    async fn set_credential_source(
+        &self,
+        request: Request<pb::SetCredentialSourceRequest>,
+    ) -> Result<Response<pb::SetCredentialSourceResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let draft = source::draft(&mut violations, request.source);
+            let draft = violations.into_result(draft)?;
+            let set = self.services.credential_source_set(&caller, &options, draft).await?;
+            Ok(pb::SetCredentialSourceResponse { source: Some(source::to_message(set)) })
+        };
+        respond(call.await)
+    }
+
+    async fn get_credential_source(
+        &self,
+        request: Request<pb::GetCredentialSourceRequest>,
+    ) -> Result<Response<pb::GetCredentialSourceResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let user_id = parse::optional_user(&mut violations, &request.user_id);
+            let user_id = violations.into_result(user_id)?;
+            let found = self.services.credential_source_get(&caller, user_id.as_ref()).await?;
+            Ok(pb::GetCredentialSourceResponse { source: Some(source::to_message(found)) })
+        };
+        respond(call.await)
+    }
+
+    async fn delete_credential_source(
+        &self,
+        request: Request<pb::DeleteCredentialSourceRequest>,
+    ) -> Result<Response<pb::DeleteCredentialSourceResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let user_id = parse::optional_user(&mut violations, &request.user_id);
+            let user_id = violations.into_result(user_id)?;
+            let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
+            let services = &self.services;
+            let deleted = services.credential_source_delete(&caller, &options, user_id.as_ref(), &deletion).await?;
+            Ok(pb::DeleteCredentialSourceResponse { deleted })
+        };
+        respond(call.await)
+    }
+
+    async fn serve_credentials(
+        &self,
+        request: Request<Streaming<pb::ServeCredentialsRequest>>,
+    ) -> Result<Response<Self::ServeCredentialsStream>, Status> {
+        let call = async {
+            let (caller, answers) = authorize(request)?;
+            let served = self.services.credentials_serve(&caller);
+            Ok(source::conversation(served, answers, self.drain.clone()))
         };
         respond(call.await)
     }
@@ -113,6 +198,27 @@ fn to_page(page: ListedPage<UserConnector>) -> pb::ListUserConnectorsResponse {
     pb::ListUserConnectorsResponse {
         user_connectors: page.items.into_iter().map(to_message).collect(),
         next_page_token: page.next_page_token,
+    }
+}
+
+/// The origin of material: the request, or else a source.
+fn origin(
+    violations: &mut Violations,
+    material: Option<pb::CredentialMaterial>,
+    use_source: bool,
+) -> Option<MaterialOrigin<'static>> {
+    match material {
+        None if use_source => Some(MaterialOrigin::Source(&WireForm, deadline())),
+        material => credentials::required_material(violations, material).map(MaterialOrigin::Given),
+    }
+}
+
+fn to_authenticated(authenticated: Authenticated) -> pb::AuthenticateUserConnectorResponse {
+    let Authenticated { user_connector, credential, created } = authenticated;
+    pb::AuthenticateUserConnectorResponse {
+        user_connector: Some(to_message(user_connector)),
+        credential: Some(credentials::to_message(credential)),
+        created,
     }
 }
 

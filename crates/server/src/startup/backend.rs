@@ -66,7 +66,10 @@ impl Backend for ServiceBackend {
 
     fn http(&self, listener: &str) -> Option<Arc<dyn HttpApi>> {
         match listener {
-            Callback::LISTENER => Some(Arc::new(CallbackApi::new(self.services.clone()))),
+            Callback::LISTENER => {
+                let user_header = self.config.callback.user_header();
+                Some(Arc::new(CallbackApi::new(self.services.clone(), user_header)))
+            }
             _ => Some(Arc::new(LicenseApi { error_codes: self.config.license_api.error_codes })),
         }
     }

@@ -101,6 +101,12 @@ fn refreshes(meter: &Meter, gauges: &Gauges) {
             }
         })
         .build();
+    let all = gauges.clone();
+    meter
+        .u64_observable_gauge("jackfield.credential.refresh.silent_endpoints")
+        .with_description("Token endpoints that do not answer, and get one refresh at a time")
+        .with_callback(move |gauge| gauge.observe(all.silent_endpoints(), &[]))
+        .build();
 }
 
 /// The tokens that were to be revoked at their provider.

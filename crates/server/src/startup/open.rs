@@ -194,6 +194,7 @@ fn settings(config: &Config, public_roots: PublicRoots) -> Result<Settings, Star
         login: config.login.settings(),
         refresh: config.refresh.settings(&config.data_dir),
         callback_url: config.callback.url(),
+        callback_tenant: config.callback.login_tenant(),
         public_roots,
         development: config.development(),
     })

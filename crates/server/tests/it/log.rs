@@ -3,6 +3,9 @@
 use std::process::{Child, Stdio};
 
 use jackfield_api::v1;
+use jackfield_testkit::frame::{ACK, PING, PREFACE, SETTINGS, frame, next_frame};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::process::{Process, command};
@@ -90,6 +93,23 @@ async fn stop(server: Process) -> Vec<serde_json::Value> {
     let stopped = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await;
     let log = stopped.unwrap().unwrap();
     log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// The library that speaks HTTP/2 has a line for each of them, so whoever sends them would fill the log.
+#[tokio::test]
+async fn acknowledgements_that_nobody_asked_for_are_not_logged() {
+    let (_directory, server, client) = start(&[]).await;
+    drop(client);
+    let mut socket = TcpStream::connect(&server.address).await.unwrap();
+    let (settings, ping) = (frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[1; 8]));
+    let unasked = frame(PING, ACK, 0, &[2; 8]).repeat(10);
+    socket.write_all(&[PREFACE, &settings, &unasked, &ping].concat()).await.unwrap();
+    // It is answered after those before it.
+    while next_frame(&mut socket).await.unwrap().kind != PING {}
+    drop(socket);
+    let log = stop(server).await;
+    let of_library = |line: &&serde_json::Value| line["target"].as_str().is_some_and(|target| target.starts_with("h2"));
+    assert_eq!(log.iter().find(of_library), None);
 }
 
 /// Client mistakes at this level can neither flood the log nor raise alerts.

@@ -6,20 +6,21 @@ use jackfield_domain::authorization::{AuthorizationEnd, AuthorizationFailure, Au
 use jackfield_domain::connection::{Connection, ConnectionSettings, UserIdFault, is_business_account, user_id_of};
 use jackfield_domain::connector::Connector;
 use jackfield_domain::value::url::HttpUrl;
-use jackfield_domain::{ConnectionId, Secret, TenantId};
+use jackfield_domain::{ConnectionId, Secret, TenantId, Timestamp};
 use jackfield_upstream::oidc::{
-    Algorithm, Discovery, DocumentFault, Fetcher, IdTokenClaims, IdTokenRules, IdTokenUse, KeySets, ProfileFault,
-    fetch_profile,
+    Algorithm, Discovery, DocumentFault, Fetcher, IdTokenClaims, IdTokenFault, IdTokenRules, IdTokenUse, KeySets,
+    ProfileFault, claimed_subject, fetch_profile,
 };
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::endpoint::{TokenClient, endpoints};
+use crate::planted::{AuthorizationBug, planted_in};
 use crate::services::Services;
 
 /// The published documents of issuers, as connections have fetched them.
 pub(crate) struct Issuers {
-    discovery: Discovery,
+    pub(super) discovery: Discovery,
     keys: KeySets,
 }
 
@@ -35,18 +36,26 @@ pub(super) struct AccountClient<'a> {
 pub(super) struct AccountSource {
     openid: Option<OpenId>,
     profile_url: Option<HttpUrl>,
+    /// The time at which the tokens came, for which an ID token is checked. `None`: now.
+    received: Option<Timestamp>,
 }
 
 /// The rules that an ID token must keep.
 struct OpenId {
     issuer: String,
-    nonce: Secret,
     jwks_url: HttpUrl,
     algorithms: Option<Vec<Algorithm>>,
 }
 
+/// The reason why it is not known whose tokens a response has.
+pub(super) struct AccountFault {
+    pub(super) end: AuthorizationEnd,
+    /// True if the next try may find out.
+    pub(super) is_transient: bool,
+}
+
 /// The longest wait for the documents of an issuer, and again for the profile of a user.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The detail of a response that has no ID token.
 const MISSING: &str = "MISSING";
 
@@ -59,26 +68,32 @@ impl Services {
         &self,
         of: AccountClient<'_>,
         session: &AuthorizationSession,
-        nonce: Option<Secret>,
-    ) -> Result<AccountSource, AuthorizationEnd> {
+    ) -> Result<AccountSource, DocumentFault> {
         let (settings, issuers) = (&of.connection.settings, &self.shared.issuers);
         let connector = &of.client.connector;
         let profile_url = profile_url(of.connection, connector);
-        let Some(nonce) = nonce else { return Ok(AccountSource { openid: None, profile_url }) };
-        // The one that the session began with. A session of an earlier version may have none.
-        let issuer = session.issuer.issuer.clone().ok_or_else(|| unavailable(&DocumentFault::IssuerInvalid))?;
+        if !session.asks_for_id_token() {
+            return Ok(AccountSource { openid: None, profile_url, received: None });
+        }
+        // The one that the session began with, which needs one.
+        let issuer = session.issuer.issuer.clone().ok_or(DocumentFault::IssuerInvalid)?;
         let fetcher = self.fetcher(of);
-        let of_connector = || endpoints(connector)?.jwks_url.clone();
+        // The keys of a connector are those of its issuer.
+        let of_connector = || {
+            let endpoints = endpoints(connector)?;
+            let is_its_own = endpoints.issuer_url.as_ref().is_none_or(|own| own.as_str() == issuer);
+            endpoints.jwks_url.clone().filter(|_| is_its_own)
+        };
         let (jwks_url, algorithms, profile_url) = match settings.jwks_url.clone().or_else(of_connector) {
             Some(url) => (url, None, profile_url),
             None => {
-                let metadata = issuers.discovery.metadata(&fetcher, &issuer).await.map_err(|it| unavailable(&it))?;
+                let metadata = issuers.discovery.metadata(&fetcher, &issuer).await?;
                 let profile_url = profile_url.or_else(|| metadata.userinfo_endpoint.clone());
                 (metadata.jwks_uri.clone(), metadata.id_token_signing_algorithms.clone(), profile_url)
             }
         };
-        issuers.keys.prepare(&fetcher, &jwks_url).await.map_err(|fault| unavailable(&fault))?;
-        Ok(AccountSource { openid: Some(OpenId { issuer, nonce, jwks_url, algorithms }), profile_url })
+        issuers.keys.prepare(&fetcher, &jwks_url).await?;
+        Ok(AccountSource { openid: Some(OpenId { issuer, jwks_url, algorithms }), profile_url, received: None })
     }
 
     /// The account whose tokens a response has: its id at the provider. `None` if nothing tells it: no ID token was asked for, and there is
@@ -86,13 +101,16 @@ impl Services {
     pub(super) async fn account_of(
         &self,
         of: AccountClient<'_>,
-        source: &AccountSource,
+        (source, nonce): (&AccountSource, Option<&Secret>),
         access_token: &Secret,
         id_token: Option<&Secret>,
-    ) -> Result<Option<String>, AuthorizationEnd> {
+    ) -> Result<Option<String>, AccountFault> {
         let settings = &of.connection.settings;
         let claims = match &source.openid {
-            Some(openid) => Some(self.claims(of, openid, access_token, id_token).await?),
+            Some(openid) => {
+                let time = source.received.unwrap_or_else(|| self.now());
+                Some(self.claims(of, (openid, nonce, time), access_token, id_token).await?)
+            }
             None => None,
         };
         let subject = claims.as_ref().map(|claims| claims.subject.as_str());
@@ -107,43 +125,71 @@ impl Services {
             None => Map::new(),
         };
         if settings.require_business_account && !is_business_account(signed, &profile) {
-            return Err(AuthorizationEnd::failed(AuthorizationFailure::BusinessAccountRequired, ""));
+            return Err(AccountFault::of(AuthorizationFailure::BusinessAccountRequired, "", false));
         }
         if subject.is_none() && source.profile_url.is_none() {
             return Ok(None);
         }
         let account = user_id_of(&settings.user_id_expression, signed, &profile);
-        account
-            .map(Some)
-            .map_err(|fault| AuthorizationEnd::failed(AuthorizationFailure::AccountUnknown, fault.reason()))
+        account.map(Some).map_err(|fault| AccountFault::of(AuthorizationFailure::AccountUnknown, fault.reason(), false))
     }
 
     /// The claims of the ID token of a response, once it is known to be one for this session.
     async fn claims(
         &self,
         of: AccountClient<'_>,
-        openid: &OpenId,
+        (openid, nonce, time): (&OpenId, Option<&Secret>, Timestamp),
         access_token: &Secret,
         id_token: Option<&Secret>,
-    ) -> Result<IdTokenClaims, AuthorizationEnd> {
-        let refused = |detail: &str| AuthorizationEnd::failed(AuthorizationFailure::IdTokenRefused, detail);
-        let id_token = id_token.ok_or_else(|| refused(MISSING))?;
+    ) -> Result<IdTokenClaims, AccountFault> {
+        let refused =
+            |detail: &str, is_transient| AccountFault::of(AuthorizationFailure::IdTokenRefused, detail, is_transient);
+        let id_token = id_token.ok_or_else(|| refused(MISSING, false))?;
+        let claimed;
+        let used_for = match planted_in(of.connection.id, AuthorizationBug::NonceNotCompared) {
+            false => IdTokenUse::LogIn { nonce: nonce.map(Secret::expose) },
+            true => {
+                claimed = claimed_subject(id_token).unwrap_or_default();
+                IdTokenUse::Refresh { subject: &claimed, nonce: None }
+            }
+        };
         let rules = IdTokenRules {
             issuer: &openid.issuer,
             client_id: &of.connection.settings.client_id,
             algorithms: openid.algorithms.as_deref(),
-            used_for: IdTokenUse::LogIn { nonce: Some(openid.nonce.expose()) },
+            used_for,
             access_token: Some(access_token),
+            time,
         };
         let (keys, fetcher) = (&self.shared.issuers.keys, self.fetcher(of));
         let claims = rules.validate(id_token, keys, &openid.jwks_url, &fetcher).await;
-        claims.map_err(|fault| refused(fault.reason()))
+        claims.map_err(|fault| match &fault {
+            IdTokenFault::KeysUnreachable(document) => refused(fault.reason(), document.is_transient()),
+            _ => refused(fault.reason(), false),
+        })
     }
 
     fn fetcher<'a>(&self, of: AccountClient<'a>) -> Fetcher<'a> {
         let id = (of.tenant, of.connection.id.0);
         // The caller may leave, so its deadline is none.
         Fetcher { client: &of.client.client, id, now: self.now(), deadline: Some(Instant::now() + TIMEOUT) }
+    }
+}
+
+// === impl AccountSource ===
+
+impl AccountSource {
+    /// The same places, for tokens that came at a time.
+    pub(super) fn of_time(self, received: Timestamp) -> Self {
+        AccountSource { received: Some(received), ..self }
+    }
+}
+
+// === impl AccountFault ===
+
+impl AccountFault {
+    fn of(failure: AuthorizationFailure, detail: &str, is_transient: bool) -> Self {
+        AccountFault { end: AuthorizationEnd::failed(failure, detail), is_transient }
     }
 }
 
@@ -181,10 +227,11 @@ fn needs_profile(settings: &ConnectionSettings, claims: &Map<String, Value>) -> 
     lacks_name || (settings.require_business_account && !is_business_account(claims, &none))
 }
 
-fn unavailable(fault: &DocumentFault) -> AuthorizationEnd {
+pub(super) fn unavailable(fault: &DocumentFault) -> AuthorizationEnd {
     AuthorizationEnd::failed(AuthorizationFailure::IssuerUnavailable, fault.reason())
 }
 
-fn no_profile(fault: &ProfileFault) -> AuthorizationEnd {
-    AuthorizationEnd::failed(AuthorizationFailure::ProfileUnavailable, fault.reason())
+fn no_profile(fault: &ProfileFault) -> AccountFault {
+    let is_transient = matches!(fault, ProfileFault::Document(document) if document.is_transient());
+    AccountFault::of(AuthorizationFailure::ProfileUnavailable, fault.reason(), is_transient)
 }

@@ -1,16 +1,18 @@
 //! The response of a provider at the callback listener. The listener cannot know whose browser brings it, so the code is kept until the
-//! application has confirmed the user.
+//! application has confirmed the user, unless the session is bound to a browser.
 
 use jackfield_domain::authorization::{
-    AuthorizationResponse, AuthorizationSession, AuthorizationState, CODE_COLUMN, CODE_MICROS,
+    AuthorizationResponse, AuthorizationSession, AuthorizationState, BrowserCookies, CODE_COLUMN, CODE_MICROS,
 };
 use jackfield_domain::value::url::RedirectUri;
 use jackfield_domain::{Error, Result, Secret, SecretAddress, TenantId};
 use jackfield_store::Writer;
 use jackfield_vault::{random_token, secrets_are_equal};
 
-use super::{COMPLETION, STATE, context_of, warn_of_attack};
+use super::bound::Redeeming;
+use super::{COMPLETION, STATE, context_of, judged, warn_of_attack};
 use crate::change::{Change, Length};
+use crate::planted::{AuthorizationBug, planted_in};
 use crate::services::Services;
 
 /// The outcome of the session that a browser came back with.
@@ -19,9 +21,11 @@ pub enum ReturnedAuthorization {
     /// The browser goes on to the application, with a completion code.
     Continue(Secret),
     /// The session has ended just now.
-    Ended { session: Box<AuthorizationSession>, return_uri: RedirectUri },
+    Ended(Box<AuthorizationSession>),
+    /// The browser of a cookie-bound session has come back, and the code is being redeemed.
+    Redeeming(Redeeming),
     /// The session had ended before, or its code is being redeemed.
-    Over(AuthorizationState),
+    Over(Box<AuthorizationSession>),
     /// There is no such session at this path, or it has another response.
     Unknown,
 }
@@ -29,20 +33,25 @@ pub enum ReturnedAuthorization {
 // === impl Services ===
 
 impl Services {
-    /// Takes the response that a browser brought to the path of a connection.
+    /// Takes the response that a browser brought to the path of a connection, with its cookies.
     pub async fn authorization_returned(
         &self,
         context: &str,
         response: AuthorizationResponse,
+        cookies: &BrowserCookies,
     ) -> Result<ReturnedAuthorization> {
         let digest = self.authorization_digest(STATE, &response.state).await?;
         let found = self.shared.store.read().authorization_find_of_any_tenant(&digest).await?;
         let Some((tenant, session)) = found else { return Ok(ReturnedAuthorization::Unknown) };
         // The provider of another connection passes the code of this one on, or has the browser do so.
-        if context_of(tenant, session.connection) != context {
+        let is_its_path = context_of(tenant, session.connection) == context;
+        if !is_its_path && !planted_in(session.connection, AuthorizationBug::PathNotCompared) {
             let (connection, id, reason) = (session.connection, session.id, "PATH_MISMATCH");
             tracing::warn!(tenant.id = %tenant, connection.id = %connection, authorization.id = %id, error.type = reason, "an answer to an authorisation came to the path of another connection");
             return Ok(ReturnedAuthorization::Unknown);
+        }
+        if session.browser.is_some() {
+            return self.authorization_returned_bound((tenant, session), response, cookies).await;
         }
         let Some(return_uri) = session.return_uri.clone() else { return Ok(ReturnedAuthorization::Unknown) };
         let completion = random_token()?;
@@ -54,15 +63,14 @@ impl Services {
             let is_overdue = locked.is_overdue(self.now());
             let mut session = locked.settled(self.now());
             is_changed = is_overdue || session.state == AuthorizationState::Started;
-            returned = Some(match (session.state, session.judge(&response)) {
-                (AuthorizationState::Started, Ok(code)) => {
+            returned = Some(match (session.state, judged(&session, &response)) {
+                (state, Ok(code)) if takes_code(&session, state) => {
                     session.completion_digest = Some(completion_digest);
                     self.keep_code(txn, tenant, session, code).await?;
                     ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
                 }
                 (AuthorizationState::Started, Err(end)) => {
-                    let session = Box::new(self.end(txn, tenant, session, end).await?);
-                    ReturnedAuthorization::Ended { session, return_uri }
+                    ReturnedAuthorization::Ended(Box::new(self.end(txn, tenant, session, end).await?))
                 }
                 // The browser may have lost the redirect, and only it has the code. The session expires when it would have.
                 (AuthorizationState::Returned, Ok(code)) if self.keeps_code(txn, tenant, &session, code).await? => {
@@ -71,11 +79,11 @@ impl Services {
                     ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
                 }
                 (AuthorizationState::Returned, _) => ReturnedAuthorization::Unknown,
-                (state, _) => {
+                (_, _) => {
                     if is_overdue {
                         self.lapse(txn, tenant, &session).await?;
                     }
-                    ReturnedAuthorization::Over(state)
+                    ReturnedAuthorization::Over(Box::new(session))
                 }
             });
             Ok(())
@@ -84,7 +92,7 @@ impl Services {
         if is_changed {
             self.shared.changed_authorizations.tell(session.id);
         }
-        if let Some(ReturnedAuthorization::Ended { session, .. }) = &returned {
+        if let Some(ReturnedAuthorization::Ended(session)) = &returned {
             warn_of_attack(tenant, session);
         }
         returned.ok_or_else(|| Error::internal("a callback without a result"))
@@ -114,6 +122,14 @@ impl Services {
     ) -> Result<bool> {
         let kept = self.shared.secrets.text(Some(txn), SecretAddress::of(tenant, session.id, CODE_COLUMN)).await?;
         Ok(kept.is_some_and(|kept| secrets_are_equal(&kept, code)))
+    }
+}
+
+/// Returns true if a session that is in a state takes the code of a response, and had none before.
+fn takes_code(session: &AuthorizationSession, state: AuthorizationState) -> bool {
+    match state {
+        AuthorizationState::Returned => planted_in(session.connection, AuthorizationBug::ResponseTakenTwice),
+        state => state == AuthorizationState::Started,
     }
 }
 

@@ -15,22 +15,28 @@ use jackfield_domain::error::Precondition;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectionId, Error, Resource, Result, Secret, SecretAddress, TenantId};
-use jackfield_upstream::client::Client;
+use jackfield_upstream::client::{Client, DefinitionError};
 use jackfield_upstream::login::LoginFault;
 use jackfield_upstream::oauth::{
-    ClientAuthentication, Grant, Revocation, RevocationEndpoint, TokenEndpoint, TokenFault, TokenResponse,
+    ClientAuthentication, DeviceAuthorization, DeviceAuthorizationEndpoint, Grant, Revocation, RevocationEndpoint,
+    TokenEndpoint, TokenFault, TokenResponse,
 };
 use tokio::time::Instant;
 
 use super::accepted::AcceptedSecrets;
+use super::client_key::Authenticated;
 use crate::login::require_connector_enabled;
 use crate::outbound::ConnectorClient;
 use crate::services::Services;
 
 /// The client of a connection at its token endpoint.
 pub(crate) struct TokenClient {
+    /// For documents of the issuer and profiles of users.
     pub(crate) client: Arc<Client>,
+    /// For endpoints to which the client says who it is.
+    authenticated: Authenticated,
     pub(crate) connector: Arc<Connector>,
+    /// The URL that is called: that of the connection, or its alias for certificates.
     pub(crate) token_url: HttpUrl,
     pub(crate) client_authentications: ClientAuthentications,
     pub(crate) content_type: TokenContentType,
@@ -54,7 +60,7 @@ pub(crate) struct ClientAuthentications {
 }
 
 /// The wait before a connector whose definition cannot be used is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 const NO_AUTHENTICATION: TokenFault = TokenFault::Request("the connection has no client authentication");
 
 // === impl TokenClient ===
@@ -76,12 +82,36 @@ impl TokenClient {
         parameters: &BTreeMap<String, String>,
         deadline: Option<Instant>,
     ) -> Result<TokenResponse, TokenFault> {
-        let TokenClient { client, token_url: url, client_authentications, content_type, connector: _ } = self;
-        let content_type = *content_type;
+        let TokenClient { authenticated, token_url: url, client_authentications, content_type, .. } = self;
+        let (client, content_type) = (&authenticated.client, *content_type);
         let mut outcome = Err(NO_AUTHENTICATION);
         for (index, authentication) in client_authentications.all.iter().enumerate() {
             let endpoint = TokenEndpoint { client, url, authentication, content_type, parameters };
             outcome = endpoint.exchange(grant, deadline).await;
+            if !client_authentications.goes_on(index, &outcome) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Begins a device authorisation.
+    ///
+    /// # Errors
+    /// The endpoint refused, or there is no usable response: the fault of the last secret that was tried.
+    pub(super) async fn authorize_device(
+        &self,
+        url: &HttpUrl,
+        scopes: &[String],
+        parameters: &BTreeMap<String, String>,
+        deadline: Instant,
+    ) -> Result<DeviceAuthorization, TokenFault> {
+        let TokenClient { authenticated: Authenticated { client, aliases }, client_authentications, .. } = self;
+        let url = &aliases.of_device(url);
+        let mut outcome = Err(NO_AUTHENTICATION);
+        for (index, authentication) in client_authentications.all.iter().enumerate() {
+            let endpoint = DeviceAuthorizationEndpoint { client, url, authentication, parameters };
+            outcome = endpoint.authorize(scopes, Some(deadline)).await;
             if !client_authentications.goes_on(index, &outcome) {
                 break;
             }
@@ -141,17 +171,22 @@ impl Services {
         let (connector, client) = self.connection_client(tenant, connection).await?;
         let from_connector = endpoints(&connector).and_then(|endpoints| endpoints.token_url.clone());
         let token_url = settings.token_url.clone().or(from_connector);
+        let token_url = token_url.ok_or_else(|| incomplete(connection, "token_url", Some("token_url")))?;
+        let of = (connection, &*connector);
+        let client_authentications = self.client_authentications(tenant, of).await?;
+        let authenticated = self.authenticated(tenant, of, &client, None).await?;
         Ok(TokenClient {
+            token_url: authenticated.aliases.of_token(&token_url),
             client,
+            authenticated,
             connector,
-            token_url: token_url.ok_or_else(|| incomplete(connection, "token_url", Some("token_url")))?,
-            client_authentications: self.client_authentications(tenant, connection).await?,
+            client_authentications,
             content_type: settings.content_type,
         })
     }
 
     /// The client of a connection at its revocation endpoint; `None` if neither it nor its connector has one. A connection that is not
-    /// active revokes tokens all the same.
+    /// active revokes tokens all the same. What has to be fetched for it is not awaited beyond the deadline.
     ///
     /// # Errors
     /// The connector is disabled, or something is missing that the endpoint needs.
@@ -159,6 +194,7 @@ impl Services {
         &self,
         tenant: TenantId,
         connection: &Connection,
+        deadline: Instant,
     ) -> Result<Option<RevocationClient>> {
         require_oauth(connection)?;
         let (connector, client) = self.connection_client(tenant, connection).await?;
@@ -166,7 +202,10 @@ impl Services {
         let Some(revocation_url) = connection.settings.revocation_url.clone().or(from_connector) else {
             return Ok(None);
         };
-        let client_authentications = self.client_authentications(tenant, connection).await?;
+        let of = (connection, &*connector);
+        let client_authentications = self.client_authentications(tenant, of).await?;
+        let Authenticated { client, aliases } = self.authenticated(tenant, of, &client, Some(deadline)).await?;
+        let revocation_url = aliases.of_revocation(&revocation_url);
         Ok(Some(RevocationClient { client, revocation_url, client_authentications }))
     }
 
@@ -179,30 +218,48 @@ impl Services {
         let reference = Ref::Id(connection.connector.0);
         let found = self.shared.outbound.client(tenant, &reference, require_connector_enabled).await?;
         let ConnectorClient { connector, client } = found;
-        let client = client.map_err(|error| {
-            let error = &error as &(dyn std::error::Error + 'static);
-            let (id, reason) = (connector.id, LoginFault::DEFINITION_INVALID);
-            tracing::warn!(connector.id = %id, error.type = reason, error, "a token endpoint cannot be called");
-            Error::UpstreamUnavailable { connector: id.to_string(), retry_after: RETRY_AFTER }
-        })?;
+        let client = client.map_err(|error| unusable(&connector, &error))?;
         Ok((connector, client))
     }
 
     /// The ways in which a connection says who it is, with its secrets opened.
-    async fn client_authentications(&self, tenant: TenantId, connection: &Connection) -> Result<ClientAuthentications> {
-        let settings = &connection.settings;
-        let client_id = settings.client_id.clone();
-        if client_id.is_empty() {
+    async fn client_authentications(
+        &self,
+        tenant: TenantId,
+        of: (&Connection, &Connector),
+    ) -> Result<ClientAuthentications> {
+        let connection = of.0;
+        if connection.settings.client_id.is_empty() {
             return Err(incomplete(connection, "client_id", None));
         }
-        let of = |all, secrets| ClientAuthentications {
-            all,
-            secrets,
-            connection: (tenant, connection.id),
-            accepted: Arc::clone(&self.shared.accepted_secrets),
-        };
-        let of_secret: fn(String, Secret) -> ClientAuthentication = match settings.client_authentication {
-            Method::None => return Ok(of(vec![ClientAuthentication::None { client_id }], Vec::new())),
+        let mut ordered = connection.client_secrets.clone();
+        self.shared.accepted_secrets.first((tenant, connection.id), &mut ordered);
+        let (all, secrets) = self.authentications(tenant, of, ordered).await?;
+        let accepted = Arc::clone(&self.shared.accepted_secrets);
+        match all.is_empty() {
+            true => Err(incomplete(connection, "client_secrets", None)),
+            false => Ok(ClientAuthentications { all, secrets, connection: (tenant, connection.id), accepted }),
+        }
+    }
+
+    /// The ways in which a connection says who it is, one for each of these secrets, and the facts of the secrets that are still there. One
+    /// way and no facts for a public client, and for one that has a key.
+    pub(super) async fn authentications(
+        &self,
+        tenant: TenantId,
+        (connection, connector): (&Connection, &Connector),
+        ordered: Vec<ClientSecretFacts>,
+    ) -> Result<(Vec<ClientAuthentication>, Vec<ClientSecretFacts>)> {
+        let client_id = connection.settings.client_id.clone();
+        let of_secret: fn(String, Secret) -> ClientAuthentication = match connection.settings.client_authentication {
+            Method::None => return Ok((vec![ClientAuthentication::None { client_id }], Vec::new())),
+            Method::PrivateKeyJwt => {
+                let assertion = self.client_assertion(tenant, (connection, connector)).await?;
+                return Ok((vec![ClientAuthentication::PrivateKeyJwt(Box::new(assertion))], Vec::new()));
+            }
+            Method::TlsClientAuth | Method::SelfSignedTlsClientAuth => {
+                return Ok((vec![ClientAuthentication::Certificate { client_id }], Vec::new()));
+            }
             Method::ClientSecretBasic => {
                 |client_id, client_secret| ClientAuthentication::SecretBasic { client_id, client_secret }
             }
@@ -210,8 +267,6 @@ impl Services {
                 |client_id, client_secret| ClientAuthentication::SecretPost { client_id, client_secret }
             }
         };
-        let mut ordered = connection.client_secrets.clone();
-        self.shared.accepted_secrets.first((tenant, connection.id), &mut ordered);
         let (mut authentications, mut secrets) = (Vec::with_capacity(ordered.len()), Vec::with_capacity(ordered.len()));
         for facts in ordered {
             let column = client_secret_column(&facts.secret_id);
@@ -223,10 +278,7 @@ impl Services {
                 secrets.push(facts);
             }
         }
-        match authentications.is_empty() {
-            true => Err(incomplete(connection, "client_secrets", None)),
-            false => Ok(of(authentications, secrets)),
-        }
+        Ok((authentications, secrets))
     }
 }
 
@@ -258,6 +310,14 @@ pub(crate) fn endpoints(connector: &Connector) -> Option<&OAuth2Endpoints> {
         | ConnectorKind::HttpBasic(_)
         | ConnectorKind::License(_) => None,
     }
+}
+
+/// The error for a connector whose definition cannot be used, which is logged.
+pub(super) fn unusable(connector: &Connector, error: &DefinitionError) -> Error {
+    let error = error as &(dyn std::error::Error + 'static);
+    let (id, reason) = (connector.id, LoginFault::DEFINITION_INVALID);
+    tracing::warn!(connector.id = %id, error.type = reason, error, "a token endpoint cannot be called");
+    Error::UpstreamUnavailable { connector: id.to_string(), retry_after: RETRY_AFTER }
 }
 
 /// The error for a connection that lacks a setting, which its connector may have instead.

@@ -2,24 +2,35 @@
 //! whose tokens these are.
 //!
 //! A session is started, completed once, and ends in a credential. Its secrets (state, code verifier, nonce, code, completion code) are
-//! sealed, or stored only as keyed digests by which the session is found.
+//! sealed, or stored only as keyed digests by which the session is found. A cookie-bound session has its browser come back instead of being
+//! completed by the application. A device authorisation has a device code instead, and is completed by
+//! whichever replica polls the provider when the user has decided.
 
 mod accepted;
 mod account;
+mod bound;
 mod callback;
 mod changed;
+mod client_key;
 mod complete;
+mod connect;
+mod device;
 mod endpoint;
 mod journal;
+mod poll;
+mod probe;
 mod redeem;
+mod redemptions;
 mod start;
 
 use futures::StreamExt as _;
 use futures::future::ready;
 use futures::stream::{once, try_unfold};
 use jackfield_domain::authorization::{
-    AuthorizationDigest, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, callback_context,
+    AuthorizationDigest, AuthorizationEnd, AuthorizationFailure, AuthorizationResponse, AuthorizationSession,
+    ExpectedIssuer, callback_context,
 };
+use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::ConnectionsAuthorize;
 use jackfield_domain::value::text::UserId;
@@ -29,22 +40,29 @@ use jackfield_vault::sha256;
 
 use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
+use crate::planted::{AuthorizationBug, planted_in};
 use crate::services::Services;
 
 use changed::Watcher;
 
 pub(crate) use accepted::AcceptedSecrets;
 pub(crate) use account::Issuers;
+pub use bound::Redeeming;
 pub use callback::ReturnedAuthorization;
 pub(crate) use changed::ChangedAuthorizations;
+pub use connect::ConnectedAuthorization;
 pub(crate) use endpoint::{RevocationClient, TokenClient};
+pub(crate) use poll::DevicePolls;
+pub(crate) use redemptions::Redemptions;
 
 /// The states of a session, each once, until the last.
 pub type Watching = futures::stream::BoxStream<'static, Result<AuthorizationSession>>;
 
-/// The purposes of digests: a state is never found by a completion code.
+/// The purposes of digests: a state is never found by a completion code. The state of a session with a connect URL is one as well.
 const STATE: &str = "authorization state";
 const COMPLETION: &str = "authorization completion";
+const CONNECT: &str = "authorization connect";
+const COOKIE: &str = "authorization cookie";
 
 // === impl Services ===
 
@@ -146,17 +164,17 @@ impl Services {
         let mut cancelled = Vec::new();
         for session in sessions {
             cancelled.push(session.id);
-            if session.is_overdue(self.now()) {
-                self.lapse(txn, tenant, &session.settled(self.now())).await?;
-            } else {
-                self.end(txn, tenant, session, AuthorizationEnd::Cancelled).await?;
+            let settled = session.settled(self.now());
+            match settled.state.is_final() {
+                true => self.lapse(txn, tenant, &settled).await?,
+                false => drop(self.end(txn, tenant, settled, AuthorizationEnd::Cancelled).await?),
             }
         }
         Ok(cancelled)
     }
 
-    /// Ends the open sessions of a user for the connections of a connector, to which the user is not linked any more: they would link the
-    /// user again.
+    /// Ends the sessions of a user for the connections of a connector, to which the user is not linked any more: they would link the user
+    /// again. One whose code is being redeemed finds that it has ended, and its tokens are revoked.
     pub(crate) async fn authorizations_cancel_of(
         &self,
         txn: &Writer,
@@ -166,6 +184,26 @@ impl Services {
     ) -> Result<Vec<AuthorizationSessionId>> {
         let open = txn.authorizations_open_of_connector_for_update(tenant, user_id, connector).await?;
         self.cancel_all(txn, tenant, open).await
+    }
+
+    /// Ends the sessions that would give a credential new tokens, because it is revoked or deleted. One whose code is being redeemed finds
+    /// that it has ended, and its tokens are revoked. The credential is locked.
+    pub(crate) async fn authorizations_cancel_of_credential(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        credential: &Credential,
+    ) -> Result<Vec<AuthorizationSessionId>> {
+        let (user_id, id) = (&credential.user_id, credential.id);
+        let open = txn.authorizations_open_of_credential_for_update(tenant, user_id, id).await?;
+        self.cancel_all(txn, tenant, open).await
+    }
+
+    /// Wakes those who watch sessions that a request has ended.
+    pub(crate) fn tell_cancelled(&self, request: &RequestOptions, cancelled: Vec<AuthorizationSessionId>) {
+        if !request.validate_only {
+            cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
+        }
     }
 
     /// Records that the time of a session that is locked is over, and destroys its secrets. It is [settled](AuthorizationSession::settled).
@@ -199,9 +237,13 @@ fn context_of(tenant: TenantId, connection: ConnectionId) -> String {
     callback_context(sha256(&[tenant.0.as_bytes().as_slice(), connection.0.as_bytes()].concat()))
 }
 
-/// Logs the end of a session that someone tried to use for another user or another provider.
+/// Logs the end of a session that someone tried to use for another user, in another browser, or for another provider.
 fn warn_of_attack(tenant: TenantId, session: &AuthorizationSession) {
-    let Some(failure @ (AuthorizationFailure::IssuerMismatch | AuthorizationFailure::UserMismatch)) = session.failure
+    let Some(
+        failure @ (AuthorizationFailure::IssuerMismatch
+        | AuthorizationFailure::UserMismatch
+        | AuthorizationFailure::WrongBrowser),
+    ) = session.failure
     else {
         return;
     };
@@ -211,10 +253,22 @@ fn warn_of_attack(tenant: TenantId, session: &AuthorizationSession) {
 
 /// Refuses a caller that did not start a session.
 fn require_principal<R>(caller: &Caller<R>, session: &AuthorizationSession) -> Result<()> {
-    if session.principal == caller.name() {
+    if session.principal == caller.name() || planted_in(session.connection, AuthorizationBug::PrincipalNotCompared) {
         return Ok(());
     }
     Err(refused(Precondition::AuthorizationMismatch, session, "another caller has started the authorisation"))
+}
+
+/// The code in a response to a session, or how the session ends by it.
+fn judged<'r>(
+    session: &AuthorizationSession,
+    response: &'r AuthorizationResponse,
+) -> Result<&'r Secret, AuthorizationEnd> {
+    if planted_in(session.connection, AuthorizationBug::IssuerNotCompared) {
+        let issuer = ExpectedIssuer { issuer: response.iss.clone(), is_advertised: false };
+        return AuthorizationSession { issuer, ..session.clone() }.judge(response);
+    }
+    session.judge(response)
 }
 
 fn ended(session: &AuthorizationSession) -> Error {

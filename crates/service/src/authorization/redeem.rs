@@ -11,7 +11,7 @@ use jackfield_domain::authorization::{
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialKind, Material, MaterialPatch, OAuth2Material, TokensPatch,
+    Credential, CredentialDraft, CredentialKind, CredentialState, Material, MaterialPatch, OAuth2Material, TokensPatch,
 };
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::json::JsonObject;
@@ -19,22 +19,25 @@ use jackfield_domain::value::maps::Labels;
 use jackfield_domain::{CredentialId, Error, Result, Secret, SecretPatch, TenantId, Timestamp};
 use jackfield_store::Writer;
 use jackfield_upstream::oauth::{AccessToken, Grant, TokenFailure, TokenFault, TokenResponse};
+use jackfield_upstream::oidc::DocumentFault;
 use tokio::time::Instant;
 
-use super::account::AccountClient;
+use super::account::{AccountClient, AccountFault, AccountSource, unavailable};
 use super::complete::Redemption;
-use super::endpoint::TokenClient;
 use super::missing;
 use crate::change::{Change, Length, lock_parent};
-use crate::credential::{Parents, find_locked};
+use crate::credential::{Parents, Revocable, find_locked};
+use crate::planted::{AuthorizationBug, planted_in};
 use crate::services::Services;
 use crate::user_connector::link_or_new;
 
 /// The attempts to store what cannot be had a second time, and the wait between them.
-const STORE_ATTEMPTS: u32 = 60;
+pub(super) const STORE_ATTEMPTS: u32 = 60;
 const STORE_WAIT: Duration = Duration::from_millis(500);
 /// The attempts to store tokens that are in the journal as well.
-const JOURNALED_ATTEMPTS: u32 = 10;
+pub(super) const JOURNALED_ATTEMPTS: u32 = 10;
+/// The attempts to find whose tokens came.
+const ACCOUNT_ATTEMPTS: u32 = 3;
 /// The first wait before a code is sent again. It doubles.
 const SEND_WAIT: Duration = Duration::from_millis(250);
 
@@ -51,56 +54,127 @@ impl Services {
     /// Redeems a code whose session is confirmed, and stores what comes of it.
     pub(super) async fn redeem(
         &self,
-        tenant: TenantId,
-        connection: &Connection,
-        client: &TokenClient,
+        of: AccountClient<'_>,
+        source: Result<AccountSource, DocumentFault>,
         redemption: Redemption,
     ) -> Result<AuthorizationSession> {
         let Redemption { session, code, code_verifier, nonce } = redemption;
-        let redirect_uri = &session.redirect_uri;
-        let grant = Grant::AuthorizationCode { code: &code, redirect_uri, code_verifier: &code_verifier };
-        let of = AccountClient { tenant, connection, client };
-        let tokens = match self.tokens_received(of, &session, &grant, nonce).await {
-            Ok(tokens) => tokens,
-            Err(end) => return self.end_confirmed(tenant, &session, end).await,
+        let source = match source {
+            Ok(source) => source,
+            Err(fault) => return self.end_confirmed(of.tenant, &session, unavailable(&fault), STORE_ATTEMPTS).await,
         };
-        let is_journaled = self.authorization_journal(tenant, &session, &tokens).await;
-        let attempts = if is_journaled { JOURNALED_ATTEMPTS } else { STORE_ATTEMPTS };
-        let stored = repeated(attempts, || self.tokens_store(tenant, connection, &session, &tokens).boxed()).await;
-        match stored {
-            // The journal has the tokens, and they are stored when the database is back.
-            Err(error) if is_journaled && may_pass(&error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, authorization.id = %session.id, "the tokens of an authorisation wait in the journal");
-                Ok(session)
-            }
-            Err(error) => {
-                self.shared.refreshes.authorizations.remove(session.id.0).await;
-                self.end_confirmed(tenant, &session, not_stored(&session, &error)).await
-            }
-            Ok(stored) => {
-                self.shared.refreshes.authorizations.remove(session.id.0).await;
-                Ok(stored)
-            }
-        }
+        let redirect_uri = session.redirect_uri.as_ref();
+        let redirect_uri = redirect_uri.ok_or_else(|| Error::internal("a code without a redirect URI"))?;
+        let grant = Grant::AuthorizationCode { code: &code, redirect_uri, code_verifier: &code_verifier };
+        let (outcome, asked) = self.code_send(of, &grant).await;
+        let oauth = match tokens_of(outcome, &session.scopes, asked) {
+            Ok(oauth) => oauth,
+            Err(end) => return self.end_confirmed(of.tenant, &session, end, STORE_ATTEMPTS).await,
+        };
+        self.tokens_keep(of, &session, (&source, nonce.as_ref()), oauth).await
     }
 
-    /// Exchanges a code for tokens, and finds whose they are. Tokens of which that is not known as it must be are dropped.
-    async fn tokens_received(
+    /// Keeps tokens that cannot be had a second time, and completes their session.
+    pub(super) async fn tokens_keep(
         &self,
         of: AccountClient<'_>,
         session: &AuthorizationSession,
-        grant: &Grant<'_>,
-        nonce: Option<Secret>,
-    ) -> Result<Tokens, AuthorizationEnd> {
-        let source = self.account_source(of, session, nonce).await?;
-        let (outcome, asked) = self.code_send(of, grant).await;
-        let oauth = tokens_of(outcome, &session.scopes, asked)?;
-        let account = match &oauth.access_token {
-            Some(access_token) => self.account_of(of, &source, access_token, oauth.id_token.as_ref()).await?,
-            None => None,
+        source: (&AccountSource, Option<&Secret>),
+        oauth: OAuth2Material,
+    ) -> Result<AuthorizationSession> {
+        // Before anything else is asked: from now on they are in no other place.
+        let _held = self.shared.refreshes.authorizations.hold(session.id.0);
+        let is_journaled = self.authorization_journal(of.tenant, session, &oauth, source.1).await;
+        let attempts = if is_journaled { JOURNALED_ATTEMPTS } else { STORE_ATTEMPTS };
+        self.tokens_settle(of, session, source, oauth, (is_journaled, attempts)).await
+    }
+
+    /// Finds whose tokens these are, and stores them, or drops them and ends the session. Returns it as it is if they are in the journal and
+    /// cannot be stored yet.
+    pub(super) async fn tokens_settle(
+        &self,
+        of: AccountClient<'_>,
+        session: &AuthorizationSession,
+        source: (&AccountSource, Option<&Secret>),
+        oauth: OAuth2Material,
+        (is_journaled, attempts): (bool, u32),
+    ) -> Result<AuthorizationSession> {
+        let AccountClient { tenant, connection, .. } = of;
+        let account = self.account_found(of, source, &oauth).await;
+        let account = match account {
+            Ok(account) => account,
+            // They are stored once the account can be asked for.
+            Err(fault) if fault.is_transient && is_journaled => {
+                tracing::warn!(authorization.id = %session.id, "the tokens of an authorisation wait in the journal for their account");
+                return Ok(session.clone());
+            }
+            Err(fault) => {
+                let ended = self.end_confirmed(tenant, session, fault.end, attempts).await;
+                // Those of a session that could not be ended stay in the journal, if they are there.
+                match &ended {
+                    Err(_) if is_journaled => {}
+                    ended => self.tokens_drop(tenant, ended.as_ref().unwrap_or(session), oauth).await,
+                }
+                return ended;
+            }
         };
-        Ok(Tokens { oauth, account })
+        let tokens = Tokens { oauth, account };
+        let stored = repeated(attempts, || self.tokens_store(tenant, connection, session, &tokens).boxed()).await;
+        let ended = match stored {
+            // They are stored when the database is back.
+            Err(error) if is_journaled && may_pass(&error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, authorization.id = %session.id, "the tokens of an authorisation wait in the journal");
+                return Ok(session.clone());
+            }
+            Err(error) => self.end_confirmed(tenant, session, not_stored(session, &error), attempts).await?,
+            Ok(stored) => stored,
+        };
+        match ended.state {
+            AuthorizationState::Completed => self.shared.refreshes.authorizations.remove(session.id.0).await,
+            _ => self.tokens_drop(tenant, &ended, tokens.oauth).await,
+        }
+        Ok(ended)
+    }
+
+    /// Gives up tokens of a session that has ended without them: revokes them at the provider, unless that could end the grant of the
+    /// credential that was to be authorised again.
+    pub(super) async fn tokens_drop(&self, tenant: TenantId, ended: &AuthorizationSession, oauth: OAuth2Material) {
+        // Otherwise another attempt has stored them.
+        if ended.state != AuthorizationState::Completed && !self.has_grant(tenant, ended).await {
+            self.revoke_later(Revocable::of(tenant, None, Some(ended.connection), oauth, None));
+        }
+        self.shared.refreshes.authorizations.remove(ended.id.0).await;
+    }
+
+    /// Returns whether the credential that was to be authorised again may have a grant of its own.
+    async fn has_grant(&self, tenant: TenantId, session: &AuthorizationSession) -> bool {
+        let Some(id) = session.credential else { return false };
+        match self.shared.store.read().fetch::<Credential>(tenant, id).await {
+            Ok(found) => found.is_some_and(|found| {
+                Some(found.meta.create_time) == session.credential_create_time
+                    && found.state != CredentialState::Revoked
+            }),
+            Err(_) => true,
+        }
+    }
+
+    /// The account whose tokens these are. What may pass is tried some times.
+    async fn account_found(
+        &self,
+        of: AccountClient<'_>,
+        source: (&AccountSource, Option<&Secret>),
+        oauth: &OAuth2Material,
+    ) -> Result<Option<String>, AccountFault> {
+        let Some(access_token) = &oauth.access_token else { return Ok(None) };
+        let mut made = 1;
+        loop {
+            match self.account_of(of, source, access_token, oauth.id_token.as_ref()).await {
+                Err(fault) if fault.is_transient && made < ACCOUNT_ATTEMPTS => tokio::time::sleep(STORE_WAIT).await,
+                account => return account,
+            }
+            made += 1;
+        }
     }
 
     /// Sends a code, again if it was not processed. Returns the outcome, and the time before the last request.
@@ -130,27 +204,22 @@ impl Services {
         tenant: TenantId,
         session: &AuthorizationSession,
         end: AuthorizationEnd,
+        attempts: u32,
     ) -> Result<AuthorizationSession> {
-        if let AuthorizationEnd::Failed { failure, detail } = &end {
-            let (reason, detail) = (failure.as_str(), detail.as_str());
-            let connection = session.connection;
-            tracing::warn!(connection.id = %connection, error.type = reason, error.detail = detail, "an authorisation failed");
-        }
+        warn_of_failure(session, &end);
         let end = &end;
         let ended = || {
             let changed = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
                 // An attempt whose outcome was not known may have ended it.
                 let found = txn.authorization_fetch_for_update(tenant, session.id).await?;
                 match found.ok_or_else(|| missing(session.id))? {
-                    found if found.state == AuthorizationState::Confirmed => {
-                        self.end(txn, tenant, found, end.clone()).await
-                    }
+                    found if found.takes_tokens(self.now()) => self.end(txn, tenant, found, end.clone()).await,
                     found => Ok(found),
                 }
             });
             changed.boxed()
         };
-        repeated(STORE_ATTEMPTS, ended).await
+        repeated(attempts, ended).await
     }
 
     /// Stores tokens in the credential of a session, or in a new one, and completes the session.
@@ -177,7 +246,7 @@ impl Services {
                     Ok(self.credential_insert(txn, tenant, parents, draft(session, &connector, tokens)).await?.id)
                 }
             };
-            let mut locked = confirmed(txn, tenant, session).await?;
+            let mut locked = self.taking_tokens(txn, tenant, session).await?;
             let end = match credential {
                 Ok(id) => {
                     locked.credential = Some(id);
@@ -189,6 +258,20 @@ impl Services {
             self.end(txn, tenant, locked, end).await
         })
         .await
+    }
+
+    /// The session as it is stored, locked. It is still the one whose tokens came.
+    async fn taking_tokens(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        session: &AuthorizationSession,
+    ) -> Result<AuthorizationSession> {
+        let found = txn.authorization_fetch_for_update(tenant, session.id).await?;
+        match found.ok_or_else(|| missing(session.id))? {
+            found if found.takes_tokens(self.now()) => Ok(found),
+            found => Err(super::ended(&found)),
+        }
     }
 
     /// Replaces the tokens of a credential, which keeps its id and its configurations. The tokens before belong to another grant, so
@@ -205,7 +288,8 @@ impl Services {
         let found = found.filter(|credential| is_still(credential, session, connection));
         let Some(mut credential) = found else { return Ok(Err(AuthorizationFailure::CredentialMissing)) };
         let present = credential.provider_account_id.as_str();
-        if !present.is_empty() && !session.allow_account_change {
+        let is_any = session.allow_account_change || planted_in(connection.id, AuthorizationBug::AccountNotCompared);
+        if !present.is_empty() && !is_any {
             match tokens.account.as_deref() {
                 Some(account) if account == present => {}
                 Some(_) => return Ok(Err(AuthorizationFailure::AccountMismatch)),
@@ -216,6 +300,7 @@ impl Services {
         let none_kept = TokensPatch { refresh_token: SecretPatch::Clear, id_token: SecretPatch::Clear };
         let patch = MaterialPatch::Replace(tokens.material(), none_kept);
         self.material_change(txn, tenant, &mut credential, patch).await?;
+        credential.requested_scopes.clone_from(&session.scopes);
         credential.connection = Some(session.connection);
         credential.meta = credential.meta.changed(self.now());
         txn.replace::<Credential>(tenant, &credential).await?;
@@ -232,13 +317,13 @@ impl Tokens {
 }
 
 /// The tokens of an exchange that began at a time, or how the session ends.
-fn tokens_of(
+pub(super) fn tokens_of(
     outcome: Result<TokenResponse, TokenFault>,
     asked_scopes: &[String],
     asked: Timestamp,
 ) -> Result<OAuth2Material, AuthorizationEnd> {
     let response = outcome.map_err(|fault| failure_of(&fault))?;
-    let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
+    let TokenResponse { access, refresh_token, authorization_lifetime, id_token } = response;
     let access = access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.reason()))?;
     let AccessToken { token, token_type, lifetime, scopes } = access;
     let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);
@@ -248,12 +333,13 @@ fn tokens_of(
         id_token,
         token_type,
         expire_time: lifetime.map(|lifetime| asked.plus_micros(micros(lifetime))),
+        authorization_expire_time: authorization_lifetime.map(|lifetime| asked.plus_micros(micros(lifetime))),
         scopes: scopes.unwrap_or_else(|| asked_scopes.to_vec()),
     })
 }
 
 /// Makes a change that may have to be tried again, at most some times.
-async fn repeated<'a, T>(attempts: u32, change: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
+pub(super) async fn repeated<'a, T>(attempts: u32, change: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
     let mut made = 1;
     loop {
         match change().await {
@@ -267,9 +353,13 @@ async fn repeated<'a, T>(attempts: u32, change: impl Fn() -> BoxFuture<'a, Resul
 /// Returns true if a credential is the one that a session was started for. One that was deleted and made again with the same id may be
 /// another user's.
 fn is_still(credential: &Credential, session: &AuthorizationSession, connection: &Connection) -> bool {
+    // A credential that was revoked after the user had been sent away stays so.
+    let is_given_up =
+        credential.state == CredentialState::Revoked && session.revoked_version != Some(credential.material_version);
     Some(credential.meta.create_time) == session.credential_create_time
         && credential.user_id == session.user_id
         && credential.kind == CredentialKind::OAuth2
+        && !is_given_up
         && credential.connector == connection.connector
         && credential.connection.is_none_or(|id| id == connection.id)
 }
@@ -286,22 +376,21 @@ fn draft(session: &AuthorizationSession, connector: &Connector, tokens: &Tokens)
         provider_data: JsonObject::default(),
         labels: Labels::default(),
         is_default: None,
+        requested_scopes: session.scopes.clone(),
         material: tokens.material(),
     }
 }
 
-/// The session as it is stored, locked. It is still the one whose code was redeemed.
-async fn confirmed(txn: &Writer, tenant: TenantId, session: &AuthorizationSession) -> Result<AuthorizationSession> {
-    let found = txn.authorization_fetch_for_update(tenant, session.id).await?;
-    let found = found.ok_or_else(|| missing(session.id))?;
-    match found.state {
-        AuthorizationState::Confirmed => Ok(found),
-        _ => Err(super::ended(&found)),
+/// Logs the failure of a session.
+pub(super) fn warn_of_failure(session: &AuthorizationSession, end: &AuthorizationEnd) {
+    if let AuthorizationEnd::Failed { failure, detail } = end {
+        let (connection, reason, detail) = (session.connection, failure.as_str(), detail.as_str());
+        tracing::warn!(connection.id = %connection, error.type = reason, error.detail = detail, "an authorisation failed");
     }
 }
 
 /// The end of a session whose code was not exchanged.
-fn failure_of(fault: &TokenFault) -> AuthorizationEnd {
+pub(super) fn failure_of(fault: &TokenFault) -> AuthorizationEnd {
     let failure = match fault.class() {
         // A refresh is tried again later, in case the endpoint only fails. Here it has refused a code that is not sent again.
         TokenFailure::Transient if is_refused_for_unknown_reasons(fault) => AuthorizationFailure::RequestRefused,
@@ -312,18 +401,32 @@ fn failure_of(fault: &TokenFault) -> AuthorizationEnd {
         TokenFailure::Request | TokenFailure::Pending => AuthorizationFailure::RequestRefused,
         TokenFailure::User => AuthorizationFailure::UserActionRequired,
     };
-    let detail = match fault {
+    AuthorizationEnd::failed(failure, detail_of(fault))
+}
+
+/// Returns true for an error code that is not known, in a response whose status says success.
+pub(super) fn is_unknown_refusal(fault: &TokenFault) -> bool {
+    match fault {
+        TokenFault::Refused { status, code, .. } => status.is_success() && !code.is_known(),
+        TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {
+            false
+        }
+    }
+}
+
+/// The detail of a fault that is shown.
+pub(super) fn detail_of(fault: &TokenFault) -> &str {
+    match fault {
         TokenFault::Refused { code, .. } if code.is_known() => code.as_str(),
         TokenFault::Refused { .. } => UNKNOWN_ERROR_CODE,
         TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {
             fault.reason()
         }
-    };
-    AuthorizationEnd::failed(failure, detail)
+    }
 }
 
 /// Returns true for an error code that is not known, with a status that does not say that the endpoint is overloaded.
-fn is_refused_for_unknown_reasons(fault: &TokenFault) -> bool {
+pub(super) fn is_refused_for_unknown_reasons(fault: &TokenFault) -> bool {
     match fault {
         TokenFault::Refused { status, code, .. } => !code.is_known() && !matches!(status.as_u16(), 429 | 500..),
         TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {

@@ -146,8 +146,8 @@ impl Equivalent<CacheKey> for BorrowedKey<'_> {
 
 impl Weighter<CacheKey, Entry> for EntryWeight {
     fn weight(&self, _: &CacheKey, entry: &Entry) -> u64 {
-        let IssuedToken { token, token_type, scopes, fields, .. } = &*entry.issued;
-        let scopes = scopes.iter().map(|scope| scope.len() + size_of::<String>());
+        let IssuedToken { token, token_type, scopes, missing_scopes, fields, .. } = &*entry.issued;
+        let scopes = scopes.iter().chain(missing_scopes).map(|scope| scope.len() + size_of::<String>());
         let fields =
             fields.iter().map(|(name, value)| name.len() + value.expose().len() + size_of::<(String, Secret)>());
         let texts = token.expose().len() + token_type.len() + scopes.chain(fields).sum::<usize>();
@@ -198,6 +198,7 @@ mod tests {
             token_type: "Bearer".to_owned(),
             expire_time,
             scopes: Vec::new(),
+            missing_scopes: Vec::new(),
             next_refresh_time: None,
             fields: BTreeMap::new(),
         })

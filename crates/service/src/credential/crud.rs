@@ -1,9 +1,9 @@
 //! Use cases that create, read, update and delete credentials.
 
 use jackfield_domain::configuration::Configuration;
-use jackfield_domain::connection::Connection;
+use jackfield_domain::connection::{Connection, ConnectionGrant};
 use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::{Credential, CredentialDraft, CredentialParents, CredentialPatch};
+use jackfield_domain::credential::{Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch};
 use jackfield_domain::error::Violation;
 use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
 use jackfield_domain::request::reference::Ref;
@@ -13,9 +13,10 @@ use jackfield_domain::{
     ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Result, TenantId, Timestamp, UserConnectorId,
 };
 use jackfield_store::Writer;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::material::{MaterialFacts, key_of};
+use super::material::{MaterialFacts, key_of, refuse_tokens_of_users};
 use crate::caller::Caller;
 use crate::change::{
     Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent,
@@ -35,11 +36,13 @@ pub(crate) struct Parents {
 // === impl Services ===
 
 impl Services {
+    /// Stores a credential. With a refresh token alone, it gets its access token before the caller stops waiting, if it can.
     pub async fn credential_create(
         &self,
         caller: &Caller<CredentialsWrite>,
         request: &RequestOptions,
         draft: CredentialDraft,
+        deadline: Option<Instant>,
     ) -> Result<Credential> {
         let created = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
@@ -49,13 +52,16 @@ impl Services {
             let parents = Parents { connector, connection, link };
             self.credential_insert(txn, tenant, parents, draft).await
         });
-        created.await.map(|credential| self.settled(credential))
+        let created = created.await?;
+        let exchanged = self.exchanged(caller.tenant(), request, &created, deadline).await;
+        Ok(self.settled(exchanged.unwrap_or(created)))
     }
 
     pub async fn credential_get(&self, caller: &Caller<CredentialsRead>, reference: &Ref) -> Result<Credential> {
         self.find(caller.tenant(), reference).await.map(|credential| self.settled(credential))
     }
 
+    /// Changes a credential. New material is treated as that of a new one.
     pub async fn credential_update(
         &self,
         caller: &Caller<CredentialsWrite>,
@@ -63,6 +69,7 @@ impl Services {
         reference: &Ref,
         expected: &Expected,
         patch: CredentialPatch,
+        deadline: Option<Instant>,
     ) -> Result<Credential> {
         let updated = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
@@ -92,7 +99,9 @@ impl Services {
             txn.replace(tenant, &credential).await?;
             Ok(credential)
         });
-        updated.await.map(|credential| self.settled(credential))
+        let updated = updated.await?;
+        let exchanged = self.exchanged(caller.tenant(), request, &updated, deadline).await;
+        Ok(self.settled(exchanged.unwrap_or(updated)))
     }
 
     pub async fn credential_delete(
@@ -102,13 +111,14 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        let mut revocable = None;
+        let (mut revocable, mut cancelled) = (None, Vec::new());
         let deleted = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
             let Some(credential) = found_for_delete(found, || missing::<Credential>(reference), options)? else {
                 return Ok(Deleted::default());
             };
+            cancelled = self.authorizations_cancel_of_credential(txn, tenant, &credential).await?;
             revocable = self.revocable(txn, tenant, &credential).await?;
             let cascade = txn.credential_delete(tenant, credential.id).await?;
             if credential.is_default {
@@ -118,7 +128,9 @@ impl Services {
         });
         let deleted = deleted.await;
         self.revoke_deleted(request, &deleted.as_ref(), revocable);
-        deleted
+        let deleted = deleted?;
+        self.tell_cancelled(request, cancelled);
+        Ok(deleted)
     }
 
     /// Adds a credential with its default configuration and its material. Its parents are locked.
@@ -139,6 +151,11 @@ impl Services {
             self.set_default(txn, tenant, present, false).await?;
         }
         let facts = MaterialFacts::of(&draft.material);
+        let client_grant = match (connection, draft.material.kind()) {
+            (Some(connection), CredentialKind::OAuth2) => is_of_client(txn, tenant, connection).await?,
+            _ => false,
+        };
+        refuse_tokens_of_users(client_grant, &draft.material)?;
         let now = self.now();
         let mut credential = Credential {
             id: draft.id.unwrap_or_else(CredentialId::generate),
@@ -151,14 +168,17 @@ impl Services {
             kind: draft.material.kind(),
             state: facts.state,
             scopes: facts.scopes,
+            requested_scopes: draft.requested_scopes,
             token_type: facts.token_type,
             expire_time: facts.expire_time,
+            authorization_expire_time: facts.authorization_expire_time,
             provider_account_id: draft.provider_account_id,
             provider_data: draft.provider_data,
             labels: draft.labels,
             is_default,
             material_version: 1,
-            refreshable: facts.refreshable,
+            refreshable: facts.refreshable || client_grant,
+            client_grant,
             last_refresh_time: None,
             refresh_failure_count: 0,
             failure_class: None,
@@ -229,6 +249,12 @@ async fn check_parents(
         refuse("credential.connection");
     }
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
+/// Returns whether the tokens of a connection are those of its client.
+async fn is_of_client(txn: &Writer, tenant: TenantId, connection: ConnectionId) -> Result<bool> {
+    let connection = txn.fetch::<Connection>(tenant, connection).await?;
+    Ok(connection.is_some_and(|connection| connection.settings.grant == ConnectionGrant::ClientCredentials))
 }
 
 async fn connection_of(

@@ -35,6 +35,7 @@ impl Services {
         let parents = ParentStates {
             connector_enabled: connector_enabled == Some(true),
             connection_active: credential.connection.map(|_| connection_active == Some(true)),
+            silent_until: credential.connection.and_then(|connection| self.refresh_held_back(tenant, connection)),
         };
         let explanation = credential.explain(parents, self.now());
         Ok(ExplainedCredential { credential: self.settled(credential), explanation, attempts })

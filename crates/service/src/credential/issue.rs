@@ -262,6 +262,7 @@ pub(crate) fn token_of(credential: Credential, material: Material) -> Result<Iss
         token,
         token_type,
         expire_time: credential.expire_time,
+        missing_scopes: credential.missing_scopes(),
         scopes: credential.scopes,
         next_refresh_time: credential.next_refresh_time,
         fields,

@@ -5,7 +5,7 @@ use jackfield_domain::credential::{
 };
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
-use jackfield_domain::{Error, KeyId, Resource, Result, TenantId, Timestamp};
+use jackfield_domain::{Error, KeyId, Resource, Result, SecretPatch, TenantId, Timestamp};
 use jackfield_store::Writer;
 
 use super::issue::not_valid;
@@ -18,8 +18,12 @@ pub(crate) struct MaterialFacts {
     pub(super) scopes: Vec<String>,
     pub(super) token_type: String,
     pub(super) expire_time: Option<Timestamp>,
+    pub(super) authorization_expire_time: Option<Timestamp>,
     pub(super) refreshable: bool,
 }
+
+const OF_CLIENT: &str =
+    "must have no tokens: the connection has the grant type CLIENT_CREDENTIALS, and its client gets them";
 
 // === impl Services ===
 
@@ -36,6 +40,9 @@ impl Services {
         if kind != credential.kind {
             let description = format!("must be of the kind of the credential, {}", credential.kind.as_str());
             return Err(Violation::field("material", description).into());
+        }
+        if let MaterialPatch::Replace(material, _) = &patch {
+            refuse_tokens_of_users(credential.client_grant, material)?;
         }
         let needs_stored = match &patch {
             MaterialPatch::Replace(Material::OAuth2(tokens), _) => {
@@ -56,8 +63,13 @@ impl Services {
             (MaterialPatch::Replace(material, _), _) => material,
             (MaterialPatch::Tokens(tokens), Some(Material::OAuth2(stored))) => {
                 // The state, the expiry and the scopes are those of the access token, which stays.
+                let gives_token = matches!(tokens.refresh_token, SecretPatch::Set(_));
+                if gives_token && credential.client_grant {
+                    return Err(Violation::field("material.oauth2.refresh_token", OF_CLIENT).into());
+                }
                 let tokens = tokens.applied(stored);
-                credential.refreshable = tokens.refresh_token.is_some();
+                credential.note_refresh_token(tokens.refresh_token.is_some());
+                credential.authorization_expire_time = tokens.authorization_expire_time;
                 if credential.failure_class.is_some() {
                     credential.state = MaterialFacts::state_of(&tokens);
                     credential.forget_failures();
@@ -81,6 +93,8 @@ impl Services {
         };
         credential.key = key_of(txn, tenant, &material).await?;
         MaterialFacts::of(&material).apply(credential);
+        // An authorisation adds those that it asked for.
+        credential.requested_scopes.clear();
         credential.schedule(self.now());
         self.material_store(txn, tenant, credential, &material).await.map(|()| true)
     }
@@ -94,7 +108,8 @@ impl Services {
         material: &Material,
     ) -> Result<()> {
         credential.material_version += 1;
-        // It is of the earlier material.
+        // Both are of the earlier material.
+        credential.refresh_token_kept_count = 0;
         self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
         self.shared.secrets.put_material(txn, tenant, credential, material).await
     }
@@ -105,9 +120,10 @@ impl Services {
 impl MaterialFacts {
     /// Makes these the facts of a credential. Nothing is known of refreshes of the new material.
     pub(crate) fn apply(self, credential: &mut Credential) {
-        let MaterialFacts { state, scopes, token_type, expire_time, refreshable } = self;
+        let MaterialFacts { state, scopes, token_type, expire_time, authorization_expire_time, refreshable } = self;
         (credential.state, credential.scopes, credential.token_type) = (state, scopes, token_type);
-        (credential.expire_time, credential.refreshable) = (expire_time, refreshable);
+        (credential.expire_time, credential.authorization_expire_time) = (expire_time, authorization_expire_time);
+        credential.note_refresh_token(refreshable);
         credential.forget_failures();
     }
 
@@ -122,6 +138,7 @@ impl MaterialFacts {
             scopes: Vec::new(),
             token_type: String::new(),
             expire_time: None,
+            authorization_expire_time: None,
             refreshable: false,
         };
         match material {
@@ -130,6 +147,7 @@ impl MaterialFacts {
                 scopes: tokens.scopes.clone(),
                 token_type: tokens.access_token.as_ref().map(|_| tokens.token_type.clone()).unwrap_or_default(),
                 expire_time: tokens.expire_time.filter(|_| tokens.access_token.is_some()),
+                authorization_expire_time: tokens.authorization_expire_time,
                 refreshable: tokens.refresh_token.is_some(),
             },
             Material::ClientCredentials { .. } => MaterialFacts { refreshable: true, ..valid },
@@ -145,4 +163,14 @@ pub(super) async fn key_of(txn: &Writer, tenant: TenantId, material: &Material) 
     let Material::ClientCertificate { key } = material else { return Ok(None) };
     let field = "material.client_certificate.key";
     Ok(Some(lock_key(txn, tenant, key, KeyKind::ClientIdentity, field).await??))
+}
+
+/// Refuses tokens of a user in a credential whose tokens are those of the client: the next refresh would replace them by tokens with other
+/// rights.
+pub(super) fn refuse_tokens_of_users(client_grant: bool, material: &Material) -> Result<()> {
+    match material {
+        Material::OAuth2(OAuth2Material { access_token: None, refresh_token: None, .. }) => Ok(()),
+        Material::OAuth2(_) if client_grant => Err(Violation::field("material.oauth2", OF_CLIENT).into()),
+        _ => Ok(()),
+    }
 }

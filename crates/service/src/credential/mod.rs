@@ -1,7 +1,9 @@
 //! Use cases of credentials.
 
+mod authenticate;
 mod crud;
 mod defaults;
+mod exchange;
 mod explain;
 mod issue;
 mod material;

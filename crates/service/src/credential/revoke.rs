@@ -14,7 +14,7 @@ use jackfield_domain::{ConnectionId, CredentialId, Error, Result, Secret, Secret
 use jackfield_store::Writer;
 use jackfield_upstream::oauth::{Revocation, TokenFailure, TokenFault};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::crud::find_locked;
 use crate::authorization::RevocationClient;
@@ -32,7 +32,8 @@ pub struct RevokedCredential {
 /// Tokens that are gone here, or will be when the transaction commits, and are to be revoked at their provider.
 pub(crate) struct Revocable {
     tenant: TenantId,
-    credential: CredentialId,
+    /// `None` for tokens that no credential has had.
+    credential: Option<CredentialId>,
     connection: Option<ConnectionId>,
     /// In the order in which they are sent; `None` for one that cannot be opened.
     tokens: Vec<(RevokedTokenKind, Option<Secret>)>,
@@ -44,6 +45,8 @@ pub(crate) struct LaterRevocations {
     room: Semaphore,
     /// The places for those that are sent, because they share the calls of their connectors with refreshes.
     places: Semaphore,
+    /// The places for those that callers wait for.
+    called: Semaphore,
 }
 
 /// The bounds of the attempts to revoke the tokens of a credential.
@@ -55,8 +58,13 @@ enum Patience {
     Long,
 }
 
-/// The server stops, so nothing more is sent.
-struct Stopping;
+/// The attempts at one thing that may succeed later.
+struct Attempts {
+    patience: Patience,
+    until: Instant,
+    made: u32,
+    pause: Duration,
+}
 
 /// What became of a token, and the reason.
 type Fate = (RevocationOutcome, String);
@@ -65,6 +73,8 @@ const MAX_WAITING: usize = 1_000;
 const MAX_SENDING: usize = 8;
 /// The longest time that one attempt takes.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The shortest pause before what a revocation needs is looked for again. A fault of the metadata of an issuer is remembered for as long.
+const CLIENT_PAUSE: Duration = Duration::from_secs(5);
 
 // === impl Services ===
 
@@ -76,11 +86,13 @@ impl Services {
         request: &RequestOptions,
         reference: &Ref,
     ) -> Result<RevokedCredential> {
-        let mut revocable = None;
+        let (mut revocable, mut cancelled) = (None, Vec::new());
         let revoked = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
             let mut credential = found.ok_or_else(|| missing::<Credential>(reference))?;
+            // Whatever was begun before does not bring it back, even if it was revoked already.
+            cancelled = self.authorizations_cancel_of_credential(txn, tenant, &credential).await?;
             if credential.state == CredentialState::Revoked {
                 return Ok(false);
             }
@@ -98,6 +110,7 @@ impl Services {
             }
             Ok(revoked) => revoked,
         };
+        self.tell_cancelled(request, cancelled);
         let Some(revocable) = revocable.filter(|_| !request.validate_only) else {
             return Ok(RevokedCredential { revoked, revocations: Vec::new() });
         };
@@ -121,11 +134,11 @@ impl Services {
         let id = credential.id;
         let revocable = match self.shared.secrets.material(Some(txn), tenant, id).await {
             Ok(Some((Material::OAuth2(tokens), _))) => {
-                let alternate = match self.shared.secrets.alternate_take(txn, tenant, id).await {
+                let alternate = match self.shared.secrets.alternate(txn, tenant, id).await {
                     Err(Error::DecryptFailed { .. }) => None,
                     alternate => alternate?,
                 };
-                Revocable::of(tenant, credential, tokens, alternate)
+                Revocable::of(tenant, Some(credential.id), credential.connection, tokens, alternate)
             }
             Ok(_) => return Ok(None),
             Err(Error::DecryptFailed { .. }) => Revocable::of_sealed(tenant, credential),
@@ -168,13 +181,15 @@ impl Services {
     /// Revokes tokens at their provider, one after the other. If it does not answer for one, the others are not sent.
     async fn tokens_revoke(&self, revocable: Revocable, patience: Patience) -> Vec<TokenRevocation> {
         let until = Instant::now() + patience.time();
-        let mut client = self.revocation_client_of(&revocable).await;
+        let mut client = self.revocation_client_of(&revocable, Attempts::new(patience, until)).await;
         let mut revocations = Vec::with_capacity(revocable.tokens.len());
         for (kind, token) in &revocable.tokens {
             let fate = match (&client, token) {
                 (Err(fate), _) => fate.clone(),
                 (Ok(_), None) => (RevocationOutcome::NotSent, "DECRYPT_FAILED".to_owned()),
-                (Ok(client), Some(token)) => self.token_revoke(client, (*kind, token), (patience, until)).await,
+                (Ok(client), Some(token)) => {
+                    self.token_revoke(client, (*kind, token), Attempts::new(patience, until)).await
+                }
             };
             self.report(&revocable, *kind, &fate);
             if fate.0 == RevocationOutcome::Unreachable {
@@ -186,13 +201,41 @@ impl Services {
         revocations
     }
 
-    async fn revocation_client_of(&self, revocable: &Revocable) -> Result<RevocationClient, Fate> {
+    /// The client that revokes tokens. What it needs may be away for a while, such as the metadata of the issuer.
+    async fn revocation_client_of(
+        &self,
+        revocable: &Revocable,
+        mut attempts: Attempts,
+    ) -> Result<RevocationClient, Fate> {
         let unsupported = |reason: &str| (RevocationOutcome::NotSupported, reason.to_owned());
-        let not_sent = |error: Error| (RevocationOutcome::NotSent, error.reason().to_owned());
+        let not_sent = |reason: &str| (RevocationOutcome::NotSent, reason.to_owned());
         let connection = revocable.connection.ok_or_else(|| unsupported("NO_CONNECTION"))?;
-        let connection = self.find::<Connection>(revocable.tenant, &Ref::Id(connection.0)).await.map_err(not_sent)?;
-        let client = self.revocation_client(revocable.tenant, &connection).await.map_err(not_sent)?;
-        client.ok_or_else(|| unsupported("NO_REVOCATION_URL"))
+        loop {
+            let place = match self.revocation_place(&attempts).await {
+                Ok(place) => place,
+                Err(reason) => return Err(not_sent(reason)),
+            };
+            let found = self.revocation_client_once(revocable.tenant, connection, attempts.deadline()).await;
+            drop(place);
+            let error = match found {
+                Ok(client) => return client.ok_or_else(|| unsupported("NO_REVOCATION_URL")),
+                Err(error) => error,
+            };
+            let pause = attempts.pause.max(CLIENT_PAUSE);
+            if !error.retryable() || !self.waits_for(&mut attempts, pause).await {
+                return Err(not_sent(error.reason()));
+            }
+        }
+    }
+
+    async fn revocation_client_once(
+        &self,
+        tenant: TenantId,
+        connection: ConnectionId,
+        deadline: Instant,
+    ) -> Result<Option<RevocationClient>> {
+        let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
+        self.revocation_client(tenant, &connection, deadline).await
     }
 
     /// Revokes a token. Attempts that may not have reached the provider are repeated: to revoke a token twice does no harm.
@@ -200,15 +243,14 @@ impl Services {
         &self,
         client: &RevocationClient,
         (kind, token): (RevokedTokenKind, &Secret),
-        (patience, until): (Patience, Instant),
+        mut attempts: Attempts,
     ) -> Fate {
-        let mut pause = patience.first_pause();
-        for attempt in 1.. {
-            let Ok(place) = self.revocation_place(patience).await else {
-                return (RevocationOutcome::Unreachable, STOPPING.to_owned());
+        loop {
+            let place = match self.revocation_place(&attempts).await {
+                Ok(place) => place,
+                Err(reason) => return (RevocationOutcome::NotSent, reason.to_owned()),
             };
-            let deadline = until.min(Instant::now() + ATTEMPT_TIMEOUT);
-            let sent = client.revoke(token, kind, deadline).await;
+            let sent = client.revoke(token, kind, attempts.deadline()).await;
             drop(place);
             let fault = match sent {
                 Ok(Revocation::Revoked) => return (RevocationOutcome::Revoked, String::new()),
@@ -218,46 +260,54 @@ impl Services {
                 Err(fault) => fault,
             };
             let fate = fate_of(&fault);
+            let attempt = attempts.made + 1;
             tracing::debug!(error = &fault as &dyn std::error::Error, attempt, "a token could not be revoked");
-            let wait = fault.retry_after().unwrap_or(pause);
-            let is_last = attempt >= patience.attempts() || Instant::now() + wait >= until;
-            if fate.0 != RevocationOutcome::Unreachable || is_last {
+            let pause = fault.retry_after().unwrap_or(attempts.pause);
+            if fate.0 != RevocationOutcome::Unreachable || !self.waits_for(&mut attempts, pause).await {
                 return fate;
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => pause *= 2,
-                () = self.shared.stop.cancelled() => return fate,
-            }
         }
-        (RevocationOutcome::Unreachable, STOPPING.to_owned())
     }
 
-    /// Waits for a place, if nobody waits for the outcome.
+    /// Waits for the next attempt. Returns false if there is none: enough were made, the time is over by then, or the server stops.
+    async fn waits_for(&self, attempts: &mut Attempts, pause: Duration) -> bool {
+        attempts.made += 1;
+        attempts.pause *= 2;
+        if attempts.made >= attempts.patience.attempts() || Instant::now() + pause >= attempts.until {
+            return false;
+        }
+        self.shared.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
+    }
+
+    /// Waits for a place, as long as there is time for an attempt.
     ///
     /// # Errors
-    /// The server stops.
-    async fn revocation_place(&self, patience: Patience) -> Result<Option<SemaphorePermit<'_>>, Stopping> {
-        match patience {
-            Patience::Short => Ok(None),
-            Patience::Long => tokio::select! {
-                biased;
-                () = self.shared.stop.cancelled() => Err(Stopping),
-                place = self.shared.later_revocations.places.acquire() => place.map(Some).map_err(|_| Stopping),
-            },
+    /// The reason why there is none: the server stops, or too many others are sent.
+    async fn revocation_place(&self, attempts: &Attempts) -> Result<SemaphorePermit<'_>, &'static str> {
+        let revocations = &self.shared.later_revocations;
+        let places = match attempts.patience {
+            Patience::Short => &revocations.called,
+            Patience::Long => &revocations.places,
+        };
+        tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => Err(STOPPING),
+            place = timeout_at(attempts.until, places.acquire()) => place.map_err(|_| TOO_MANY)?.map_err(|_| STOPPING),
         }
     }
 
     /// Logs and counts what became of a token at its provider.
     fn report(&self, revocable: &Revocable, kind: RevokedTokenKind, (outcome, reason): &Fate) {
         self.shared.gauge_sources.revocation_ended(*outcome);
-        let (credential, kind, outcome_name) = (revocable.credential, kind.as_str(), outcome.as_str());
+        let credential = revocable.credential.map(|id| id.to_string());
+        let (kind, outcome_name) = (kind.as_str(), outcome.as_str());
         match outcome {
             RevocationOutcome::Revoked => {
-                tracing::info!(credential.id = %credential, token.kind = kind, "a token was revoked at its provider");
+                tracing::info!(credential.id = credential, token.kind = kind, "a token was revoked at its provider");
             }
             RevocationOutcome::NotSupported => {
                 tracing::info!(
-                    credential.id = %credential,
+                    credential.id = credential,
                     token.kind = kind,
                     reason,
                     "a token was not revoked at its provider, which cannot be asked to"
@@ -265,7 +315,7 @@ impl Services {
             }
             RevocationOutcome::Refused | RevocationOutcome::Unreachable | RevocationOutcome::NotSent => {
                 tracing::warn!(
-                    credential.id = %credential,
+                    credential.id = credential,
                     token.kind = kind,
                     outcome = outcome_name,
                     reason,
@@ -282,7 +332,8 @@ impl Revocable {
     /// The tokens of a credential, in the order in which they are revoked. With a refresh token, most providers end the grant (RFC 7009 2.1).
     pub(crate) fn of(
         tenant: TenantId,
-        credential: &Credential,
+        credential: Option<CredentialId>,
+        connection: Option<ConnectionId>,
         tokens: OAuth2Material,
         alternate: Option<OAuth2Material>,
     ) -> Self {
@@ -294,16 +345,16 @@ impl Revocable {
         let tokens = kinds
             .into_iter()
             .flat_map(|(kind, tokens)| tokens.into_iter().flatten().map(move |token| (kind, Some(token))));
-        let (credential, connection) = (credential.id, credential.connection);
         Revocable { tenant, credential, connection, tokens: tokens.collect() }
     }
 
     /// The tokens of a credential that cannot be opened.
     fn of_sealed(tenant: TenantId, credential: &Credential) -> Self {
-        let refresh_token = credential.refreshable.then_some((RevokedTokenKind::RefreshToken, None));
+        let refresh_token =
+            (credential.refreshable && !credential.client_grant).then_some((RevokedTokenKind::RefreshToken, None));
         let access_token = credential.has_token().then_some((RevokedTokenKind::AccessToken, None));
         let tokens = refresh_token.into_iter().chain(access_token).collect();
-        Revocable { tenant, credential: credential.id, connection: credential.connection, tokens }
+        Revocable { tenant, credential: Some(credential.id), connection: credential.connection, tokens }
     }
 }
 
@@ -311,7 +362,11 @@ impl Revocable {
 
 impl Default for LaterRevocations {
     fn default() -> Self {
-        LaterRevocations { room: Semaphore::new(MAX_WAITING), places: Semaphore::new(MAX_SENDING) }
+        LaterRevocations {
+            room: Semaphore::new(MAX_WAITING),
+            places: Semaphore::new(MAX_SENDING),
+            called: Semaphore::new(MAX_SENDING),
+        }
     }
 }
 
@@ -340,6 +395,19 @@ impl Patience {
             Patience::Short => Duration::from_millis(200),
             Patience::Long => Duration::from_secs(1),
         }
+    }
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    fn new(patience: Patience, until: Instant) -> Self {
+        Attempts { patience, until, made: 0, pause: patience.first_pause() }
+    }
+
+    /// The end of an attempt that begins now.
+    fn deadline(&self) -> Instant {
+        self.until.min(Instant::now() + ATTEMPT_TIMEOUT)
     }
 }
 

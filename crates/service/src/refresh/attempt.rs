@@ -3,38 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_domain::connection::Connection;
 use jackfield_domain::credential::{
-    Credential, CredentialRef, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt,
-    RefreshEnd, RefreshOutcome, refresh_backoff,
+    Credential, CredentialRef, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
+    RefreshOutcome, SUBJECT_CHANGED, refresh_backoff,
 };
-use jackfield_domain::error::Precondition;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{RefreshLease, Writer};
-use jackfield_upstream::oauth::{Grant, TokenFault};
+use jackfield_upstream::oauth::TokenFault;
 use jackfield_vault::DataKey;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::commit::Ended;
+use super::commit::{Ended, may_pass};
+use super::endpoint::Admission;
 use super::failure::Failure;
+use super::plan::{Plan, held_back};
 use super::received::Received;
-use super::schedule::Spent;
 use super::{KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
-use crate::authorization::TokenClient;
 use crate::change::{Change, Length};
 use crate::credential::lock_credential;
+use crate::planted::{PlantedBug, Step, by_local_clock, planted, reached};
 use crate::services::Services;
-
-/// A refresh that can be attempted.
-struct Plan {
-    tenant: TenantId,
-    credential: Credential,
-    connection: Connection,
-    client: TokenClient,
-    budget: Arc<Spent>,
-}
 
 /// The beginning of an attempt.
 enum Begun {
@@ -43,6 +33,8 @@ enum Begun {
     Busy,
     /// The credential is another one than planned.
     Changed,
+    /// An attempt before this one has no end, and the journal may have its response.
+    Unasked(Uuid),
     /// An attempt before this one ended without a response, and the refresh token may be spent.
     Lost {
         failure: Failure,
@@ -69,8 +61,10 @@ pub(super) struct Sending {
     pub(super) tokens: OAuth2Material,
     /// The longest time that this request may take.
     limit: Duration,
-    /// True if an attempt before this one failed, under the same lease.
-    follows: bool,
+    /// True if the same tokens were sent before, under the same lease.
+    is_repeat: bool,
+    /// True if the refresh token is that of the alternate.
+    is_alternate: bool,
 }
 
 // === impl Services ===
@@ -86,6 +80,7 @@ impl Services {
         let refreshed = self.refresh_try(tenant, id, version).await;
         if let Err(RefreshError::Other(error)) = &refreshed
             && (!error.retryable() || matches!(error, Error::UpstreamUnavailable { .. }))
+            && !matches!(error, Error::OutcomeUnknown { .. })
             && let Err(error) = self.refresh_postpone(tenant, id, version, error.reason()).await
         {
             let error = &error as &dyn std::error::Error;
@@ -101,23 +96,34 @@ impl Services {
         version: i64,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
         let until = Instant::now() + self.shared.refreshes.lease();
+        let (mut asked, mut has_entered) = (Vec::new(), false);
         loop {
             let credential = self.find::<Credential>(tenant, &Ref::Id(id.0)).await?;
             if credential.material_version > version {
-                return Ok(self.token_stored(tenant, id).await?);
+                return Ok(self.token_stored(tenant, &credential).await?);
             }
             let plan = self.refresh_plan(tenant, credential).await?;
             // The lease is not held meanwhile.
-            let place = plan.budget.enter().await;
+            let place = plan.budget.enter(has_entered).await;
+            has_entered = true;
+            reached(id, Step::Planned).await;
             if self.shared.stop.is_cancelled() {
                 return Err(Error::ServerUnavailable { retry_after: STOPPING_RETRY_AFTER }.into());
             }
-            match self.refresh_begin(&plan).await? {
-                Begun::Sending(sending) => return self.refresh_send(&plan, *sending).await,
+            // It may have become silent while this one waited.
+            let admission = plan.endpoint.admit().map_err(held_back)?;
+            match self.refresh_begin(&plan, &asked).await? {
+                Begun::Sending(sending) => return self.refresh_send(&plan, *sending, admission).await,
                 Begun::Changed | Begun::Busy if Instant::now() >= until => {
                     return Err(RefreshError::InProgress { retry_after: Duration::from_secs(1) });
                 }
-                Begun::Lost { attempt, .. } if Instant::now() < until && self.refresh_recover(attempt).await? => {}
+                Begun::Unasked(attempt) => {
+                    match self.refresh_recover(attempt, None).await {
+                        Err(error) if may_pass(&error) => return Err(error.into()),
+                        // What cannot be read says nothing, as if it was not there.
+                        Err(_) | Ok(_) => asked.push(attempt),
+                    }
+                }
                 Begun::Lost { failure, attempt, version } => {
                     self.shared.gauge_sources.refresh_ended(failure.outcome);
                     let ended = Ended { attempt, version, create_time: plan.credential.meta.create_time };
@@ -125,72 +131,33 @@ impl Services {
                     self.refresh_note(tenant, id, &ended, &failure).await?;
                     return Err(RefreshError::Failed(failure));
                 }
-                Begun::Changed => {}
-                Begun::Busy => {
-                    drop(place);
+                Begun::Changed | Begun::Busy => {
+                    drop((place, admission));
                     tokio::time::sleep(LEASE_POLL).await;
                 }
             }
         }
     }
 
-    /// Everything that a refresh needs, or the reason why there can be none.
-    async fn refresh_plan(&self, tenant: TenantId, credential: Credential) -> Result<Plan, RefreshError> {
-        let reauth = |message: &str| {
-            Error::precondition(Precondition::ReauthRequired, Resource::Credential, credential.id, message)
-        };
-        if let Some(failure) = self.refresh_failed(&credential) {
-            return Err(RefreshError::Failed(failure));
-        }
-        match credential.state {
-            CredentialState::Revoked | CredentialState::Pending => {
-                let message = format!("the credential is {}", credential.state.as_str());
-                let reason = Precondition::CredentialNotValid;
-                return Err(Error::precondition(reason, Resource::Credential, credential.id, message).into());
-            }
-            _ if !credential.refreshes() && credential.connection.is_some() => {
-                return Err(reauth("there is no refresh token: the user has to authorise").into());
-            }
-            _ => {}
-        }
-        let Some(connection) = credential.connection else {
-            return Err(reauth("the credential has no connection, through which it could be refreshed").into());
-        };
-        let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
-        let budget = self.shared.refreshes.budget.of(tenant, connection.id);
-        if let Some((reason, retry_after)) = budget.refused(&connection) {
-            return Err(RefreshError::Failed(Failure::of_client(reason, retry_after)));
-        }
-        let client = self.token_client(tenant, &connection).await?;
-        Ok(Plan { tenant, credential, connection, client, budget })
-    }
-
-    /// The last failure of a credential, if no attempt may be made now.
-    fn refresh_failed(&self, credential: &Credential) -> Option<Failure> {
-        let class = credential.failure_class?;
-        let wait = credential.next_refresh_time.map(|time| time.0.saturating_sub(self.now().0)).unwrap_or_default();
-        let retry_after = Duration::from_micros(u64::try_from(wait).unwrap_or_default());
-        let blocks = match class {
-            FailureClass::Permanent | FailureClass::Indeterminate => true,
-            FailureClass::Transient => !retry_after.is_zero(),
-            // The budget of the connection knows whether it is still the same.
-            FailureClass::Connection => false,
-        };
-        blocks.then(|| Failure::of_last(class, &credential.failure_reason, retry_after))
-    }
-
     /// Takes the lease, reads the credential again, and writes the attempt, in one transaction.
-    async fn refresh_begin(&self, plan: &Plan) -> Result<Begun> {
+    async fn refresh_begin(&self, plan: &Plan, asked: &[Uuid]) -> Result<Begun> {
         let (tenant, id) = (plan.tenant, plan.credential.id);
         let (started, got_time) = (Instant::now(), self.now());
         let (holder, length) = (self.shared.refreshes.holder, self.shared.refreshes.lease());
         // Within the transaction it could need a second connection.
         let system = self.shared.data_keys.system().await?;
+        let is_stale = planted(PlantedBug::NoSecondReading);
+        let stale = if is_stale { Some(self.planted_reading(tenant, id).await?) } else { None };
         let mut begun = Begun::Busy;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            let length = match planted(PlantedBug::LeaseOnLocalClock) {
+                true => by_local_clock(length, got_time, txn.time().await?),
+                false => length,
+            };
             let Some(lease) = txn.refresh_lease_take(tenant, id, holder, length).await? else { return Ok(()) };
             let credential = txn.fetch::<Credential>(tenant, id).await?;
             let stored = self.shared.secrets.material(Some(txn), tenant, id).await?;
+            let (credential, stored) = stale.unwrap_or((credential, stored));
             begun = match (credential, stored) {
                 (Some(credential), Some((Material::OAuth2(tokens), version)))
                     if version == plan.credential.material_version && credential.material_version == version =>
@@ -205,9 +172,10 @@ impl Services {
                         started,
                         tokens,
                         limit: self.shared.refreshes.settings.timeout,
-                        follows: false,
+                        is_repeat: false,
+                        is_alternate: false,
                     };
-                    self.refresh_record(txn, plan, &system, sending).await?
+                    self.refresh_record(txn, plan, (&system, Some(asked)), sending).await?
                 }
                 _ => Begun::Changed,
             };
@@ -216,16 +184,33 @@ impl Services {
             }
             Ok(())
         });
-        written.await?;
-        Ok(begun)
+        match (written.await, begun) {
+            (Ok(()), begun) => Ok(begun),
+            (Err(error @ Error::OutcomeUnknown { .. }), Begun::Sending(unsent)) => {
+                self.refresh_unsent(tenant, id, &unsent).await;
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Writes an attempt. Attempts before it whose refresh token is the same, and whose response is not known, may have spent it: then it may
     /// be sent only within the grace period, which begins with the first of them.
-    async fn refresh_record(&self, txn: &Writer, plan: &Plan, system: &DataKey, mut sending: Sending) -> Result<Begun> {
+    async fn refresh_record(
+        &self,
+        txn: &Writer,
+        plan: &Plan,
+        (system, asked): (&DataKey, Option<&[Uuid]>),
+        mut sending: Sending,
+    ) -> Result<Begun> {
         let (tenant, credential) = (plan.tenant, plan.credential.id);
-        let Some(refresh_token) = &sending.tokens.refresh_token else { return Ok(Begun::Changed) };
-        let digest = token_digest(system, tenant, refresh_token);
+        let is_of_client = plan.credential.client_grant;
+        let digest = match &sending.tokens.refresh_token {
+            // Nothing that is sent could be spent.
+            _ if is_of_client => token_digest(system, tenant, &Secret::new(String::new())),
+            Some(refresh_token) => token_digest(system, tenant, refresh_token),
+            None => return Ok(Begun::Changed),
+        };
         let made = txn.refresh_attempts(tenant, credential, KEPT_ATTEMPTS).await?;
         let is_unknown = |end: &RefreshEnd| end.outcome == RefreshOutcome::Unknown;
         // One without an end may have its tokens in a journal, whatever is known of the provider.
@@ -233,7 +218,13 @@ impl Services {
         let may_have_spent = |made: &&RefreshAttempt| {
             made.token_digest == digest && made.end.as_ref().is_none_or(|end| rotates && is_unknown(end))
         };
-        let mut lost = made.iter().filter(may_have_spent);
+        let is_unasked = |made: &&RefreshAttempt| asked.is_some_and(|asked| !asked.contains(&made.id));
+        let mut open = made.iter().filter(may_have_spent).filter(|made| made.end.is_none());
+        if let Some(open) = open.find(is_unasked) {
+            return Ok(Begun::Unasked(open.id));
+        }
+        // A token that stays can be sent again, whatever became of it.
+        let mut lost = made.iter().filter(may_have_spent).filter(|_| rotates);
         if let Some(last) = lost.next() {
             let first = lost.next_back().unwrap_or(last);
             let left = first.sent_time.plus_micros(micros(plan.grace())).0.saturating_sub(txn.time().await?.0);
@@ -241,7 +232,7 @@ impl Services {
             let limit = Duration::from_micros(u64::try_from(left / 2).unwrap_or_default());
             if limit < LEAST_LIMIT {
                 let failure = Failure::unknown(last.end.as_ref().map_or(PROCESS_ENDED, |end| &end.reason));
-                return Ok(Begun::Lost { failure, attempt: last.id, version: last.material_version });
+                return Ok(Begun::Lost { failure, attempt: last.id, version: sending.version });
             }
             sending.limit = sending.limit.min(limit);
         }
@@ -258,41 +249,76 @@ impl Services {
     }
 
     /// Sends the request, and stores what comes of it.
-    async fn refresh_send(&self, plan: &Plan, mut sending: Sending) -> Result<Arc<IssuedToken>, RefreshError> {
+    async fn refresh_send(
+        &self,
+        plan: &Plan,
+        mut sending: Sending,
+        mut admission: Admission,
+    ) -> Result<Arc<IssuedToken>, RefreshError> {
         let backoff = refresh_backoff(plan.credential.id, plan.credential.refresh_failure_count.saturating_add(1));
         let failure = loop {
+            reached(plan.credential.id, Step::Recorded).await;
             // The process may have been frozen: the lease must outlast the request.
             if sending.started.elapsed() > self.shared.refreshes.lease() / 2 {
                 break Failure::not_processed(LEASE_TOO_OLD, Duration::ZERO);
             }
             let deadline = Instant::now() + sending.limit;
-            let Some(refresh_token) = &sending.tokens.refresh_token else {
-                return Err(Error::internal("an attempt without a refresh token").into());
-            };
-            let grant = Grant::RefreshToken { refresh_token, scope: None };
-            let parameters = &plan.connection.settings.refresh_parameters;
-            match plan.client.exchange(&grant, parameters.as_map(), Some(deadline)).await {
-                Ok(response) => match Received::of(plan.tenant, plan.credential.id, &sending, response) {
-                    Ok(received) => return self.refresh_received(&plan.credential, &sending, received).await,
-                    Err(failure) => break failure,
+            let (grant, parameters) = plan.grant(&sending)?;
+            let rotates = plan.credential.refresh_token_rotates();
+            let exchanged = plan.client.exchange(&grant, parameters, Some(deadline)).await;
+            admission.note(exchanged.as_ref().map_or_else(TokenFault::is_answered, |_| Some(true)));
+            let failure = match exchanged {
+                Ok(response) => match Received::of(&plan.credential, &plan.connection, plan.tenant, &sending, response)
+                {
+                    Ok(received) => {
+                        plan.budget.accept();
+                        return self.refresh_received(&plan.credential, &sending, received).await;
+                    }
+                    // The response says that the refresh token stays, or whose it is.
+                    Err(flaw) if flaw.is_repeated || flaw.reason == SUBJECT_CHANGED => {
+                        Failure::flawed(flaw.reason, backoff)
+                    }
+                    Err(flaw) => Failure::lost(flaw.reason, rotates, backoff),
                 },
                 Err(fault) => {
-                    let failure = Failure::of(&fault, plan.credential.refresh_token_rotates(), backoff);
+                    let failure = Failure::of(&fault, rotates, backoff);
+                    let failure = if plan.credential.client_grant { failure.of_client_grant() } else { failure };
                     log(&plan.credential, &fault, &failure);
-                    match self.refresh_follow(plan, &sending, &failure).await? {
-                        Some(next) => sending = next,
-                        None => break failure,
-                    }
+                    failure
                 }
+            };
+            match self.refresh_follow(plan, &sending, &failure).await {
+                Ok(Some(next)) => sending = next,
+                Ok(None) => break self.refresh_put_off(plan, &sending, failure),
+                // There may be an alternate. The next attempt is refused again, and finds it.
+                Err(_) if failure.outcome == RefreshOutcome::Refused => {
+                    break Failure { class: FailureClass::Transient, ..failure };
+                }
+                Err(_) => break failure,
             }
         };
+        // A probe that was not sent leaves its place before its end is written, which may take long.
+        drop(admission);
         if failure.refuses_client {
-            plan.budget.refuse(&plan.connection, &failure.reason, failure.retry_after);
+            plan.budget.refuse(&plan.version, &failure.reason, failure.retry_after);
         }
+        reached(plan.credential.id, Step::Failed).await;
         match self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await? {
             true => Err(RefreshError::Failed(failure)),
             // Other material was stored meanwhile, and the failure says nothing about it.
-            false => Ok(self.token_stored(plan.tenant, plan.credential.id).await?),
+            false => Ok(self.token_stored(plan.tenant, &plan.credential).await?),
+        }
+    }
+
+    /// Puts off the next attempt with a refresh token whose response was lost again, as long as the provider accepts it: what it was used for
+    /// first may be over by then. Whether there is time for that attempt is decided when it begins, by the clock of the database.
+    fn refresh_put_off(&self, plan: &Plan, made: &Sending, failure: Failure) -> Failure {
+        let is_lost = failure.class == FailureClass::Indeterminate && !made.is_alternate;
+        let left = plan.grace().saturating_sub(made.started.elapsed());
+        let retry_after = failure.retry_after.max(plan.endpoint.rest().unwrap_or_default());
+        match is_lost && retry_after + self.shared.refreshes.settings.timeout * 2 < left {
+            true => Failure { class: FailureClass::Transient, retry_after, ..failure },
+            false => failure,
         }
     }
 
@@ -300,11 +326,13 @@ impl Services {
     /// if the provider accepts a refresh token for some time after it was used.
     async fn refresh_follow(&self, plan: &Plan, made: &Sending, failure: &Failure) -> Result<Option<Sending>> {
         let (tenant, id) = (plan.tenant, plan.credential.id);
-        let repeats = failure.class == FailureClass::Indeterminate && !plan.grace().is_zero();
-        if made.follows || !repeats && failure.outcome != RefreshOutcome::Refused {
+        let is_lost = failure.class == FailureClass::Indeterminate;
+        let repeats = is_lost && !made.is_repeat && !made.is_alternate && !plan.grace().is_zero();
+        let is_refused = failure.outcome == RefreshOutcome::Refused && !made.is_alternate;
+        let is_refused = is_refused && !planted(PlantedBug::FirstRefusalBelieved);
+        if !repeats && !is_refused {
             return Ok(None);
         }
-        self.shared.gauge_sources.refresh_ended(failure.outcome);
         let system = self.shared.data_keys.system().await?;
         let mut begun = None;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
@@ -322,29 +350,54 @@ impl Services {
             txn.refresh_attempt_end(tenant, made.id, &end).await?;
             let limit = self.shared.refreshes.settings.timeout;
             let (id, got_time) = (Uuid::now_v7(), self.now());
-            let sending = Sending { id, version, got_time, tokens, limit, follows: true, ..made.blank() };
-            if let Begun::Sending(sending) = self.refresh_record(txn, plan, &system, sending).await? {
+            let (is_repeat, is_alternate) = (repeats, !repeats);
+            let blank = made.blank();
+            let sending = Sending { id, version, got_time, tokens, limit, is_repeat, is_alternate, ..blank };
+            if let Begun::Sending(sending) = self.refresh_record(txn, plan, (&system, None), sending).await? {
                 begun = Some(*sending);
             }
             Ok(())
         });
-        written.await?;
+        if let Err(error) = written.await {
+            let cause = &error.to_string();
+            tracing::warn!(error = cause, credential.id = %plan.credential.id, "the attempt that follows a refresh could not be begun");
+            // The lease is kept until the attempt that was made has its end.
+            if let (Error::OutcomeUnknown { .. }, Some(unsent)) = (&error, begun) {
+                let ended = Ended { attempt: unsent.id, version: unsent.version, create_time: unsent.create_time };
+                let failure = Failure::not_processed(NOT_BEGUN, Duration::ZERO);
+                if let Err(error) = self.refresh_note(tenant, plan.credential.id, &ended, &failure).await {
+                    log_unsent(plan.credential.id, &error);
+                }
+            }
+            return Err(error);
+        }
+        if begun.is_some() {
+            self.shared.gauge_sources.refresh_ended(failure.outcome);
+        }
         Ok(begun)
     }
 
-    /// The token of a credential as it is stored.
-    async fn token_stored(&self, tenant: TenantId, id: CredentialId) -> Result<Arc<IssuedToken>> {
-        self.token_open(tenant, &CredentialRef::Ref(Ref::Id(id.0))).await
+    /// Ends an attempt that was not sent, because it is not known whether its beginning is stored: without an end it would count as sent.
+    async fn refresh_unsent(&self, tenant: TenantId, id: CredentialId, sending: &Sending) {
+        let failure = Failure::not_processed(NOT_BEGUN, Duration::ZERO);
+        if let Err(error) = self.refresh_fail(tenant, id, sending, &failure).await {
+            log_unsent(id, &error);
+        }
+    }
+
+    /// The token of a credential as it is stored. One that was deleted and made again with the same id is another one.
+    pub(super) async fn token_stored(&self, tenant: TenantId, before: &Credential) -> Result<Arc<IssuedToken>> {
+        let reference = Ref::Id(before.id.0);
+        if self.find::<Credential>(tenant, &reference).await?.meta.create_time != before.meta.create_time {
+            return Err(Error::not_found(Resource::Credential, before.id));
+        }
+        self.token_open(tenant, &CredentialRef::Ref(reference)).await
     }
 }
 
-// === impl Plan ===
-
-impl Plan {
-    /// The time for which the provider accepts a refresh token again that was used.
-    fn grace(&self) -> Duration {
-        self.connection.settings.refresh_token_grace_period.unwrap_or_default()
-    }
+fn log_unsent(id: CredentialId, error: &Error) {
+    let error = &error.to_string();
+    tracing::error!(error, credential.id = %id, "the end of a refresh that was not sent could not be written");
 }
 
 // === impl Sending ===
@@ -386,5 +439,7 @@ const LEAST_LIMIT: Duration = Duration::from_secs(1);
 const STOPPING_RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The reason of an attempt whose process ended before it had the response.
 const PROCESS_ENDED: &str = "PROCESS_ENDED";
+/// The reason of an attempt that was not sent because it is not known whether its beginning is stored.
+const NOT_BEGUN: &str = "NOT_BEGUN";
 /// The reason of an attempt that was not sent because too much of its lease was over.
 const LEASE_TOO_OLD: &str = "LEASE_TOO_OLD";

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jackfield_domain::credential::{
     Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
-    RefreshOutcome, refresh_backoff, refresh_time,
+    RefreshOutcome, SUBJECT_CHANGED, refresh_backoff, refresh_time,
 };
-use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
-use jackfield_store::Writer;
+use jackfield_domain::{CredentialId, Error, Result, Secret, TenantId, Timestamp};
+use jackfield_store::{RefreshLease, Writer};
 use uuid::Uuid;
 
 use super::attempt::{Sending, token_digest};
@@ -18,6 +18,7 @@ use super::received::Received;
 use super::{KEPT_ATTEMPTS, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::{MaterialFacts, Revocable, lock_credential, token_of};
+use crate::planted::{PlantedBug, Step, planted, reached};
 use crate::services::Services;
 
 /// An attempt that failed.
@@ -31,10 +32,11 @@ pub(super) struct Ended {
 
 /// The times that the end of an attempt is tried to be written. If it is not, the refresh token counts as spent.
 const TRIES: u32 = 5;
-/// The times that tokens are tried to be stored that are not in the journal either.
-const UNJOURNALED_TRIES: u32 = 60;
+/// The times that is tried to be written what could not be known otherwise: tokens that are not in the journal either, and that a refresh
+/// token is not spent.
+pub(super) const MOST_TRIES: u32 = 60;
 /// The wait before it is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 // === impl Services ===
 
@@ -47,34 +49,42 @@ impl Services {
         received: Received,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
         let mut tries = 0;
+        reached(before.id, Step::Received).await;
         let stored = loop {
             let is_journaled = self.refresh_journal(&received).await;
-            let error = match self.refresh_commit(&received, Some(sending)).await {
+            reached(before.id, Step::Journaled).await;
+            let error = match self.refresh_commit(&received, Some(&sending.lease)).await {
                 Ok(stored) => break stored,
                 Err(error) => error,
             };
             tries += 1;
             tracing::warn!(error = &error as &dyn std::error::Error, credential.id = %before.id, "refreshed tokens are not in the database yet");
-            // The journal has the tokens, and they are committed when the database is back.
-            if is_journaled {
+            // They are in the journal.
+            if is_journaled && may_pass(&error) {
+                self.refresh_recover_soon(received.attempt, sending.lease);
+                if let Some(flaw) = received.flaw {
+                    return Err(RefreshError::Failed(Failure::flawed(&flaw, TRY_AGAIN)));
+                }
                 let (credential, tokens) = received.unstored(before);
                 return Ok(Arc::new(token_of(credential, tokens)?));
             }
-            let may_pass = error.retryable() || matches!(error, Error::OutcomeUnknown { .. });
-            if !may_pass || tries >= UNJOURNALED_TRIES {
+            if !may_pass(&error) || tries >= MOST_TRIES {
                 return Err(error.into());
             }
             tokio::time::sleep(TRY_AGAIN).await;
         };
+        reached(before.id, Step::Stored).await;
         self.shared.refreshes.journal.remove(received.attempt).await;
+        reached(before.id, Step::Ended).await;
         let Some((credential, tokens)) = stored else {
-            // Deleted or revoked: what came after that is of no use, and good at the provider.
-            self.revoke_later(Revocable::of(received.tenant, before, received.tokens, None));
-            return Err(Error::not_found(Resource::Credential, before.id).into());
+            let tenant = received.tenant;
+            self.revoke_received(received);
+            // Which says whether it was deleted or revoked.
+            return Ok(self.token_stored(tenant, before).await?);
         };
         if let Some(flaw) = received.flaw {
             let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
-            return Err(RefreshError::Failed(Failure::not_processed(&flaw, retry_after)));
+            return Err(RefreshError::Failed(Failure::flawed(&flaw, retry_after)));
         }
         Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
     }
@@ -96,44 +106,19 @@ impl Services {
         written.is_ok()
     }
 
-    /// Commits what the journal has.
-    pub(crate) async fn refreshes_recover(&self) -> Result<()> {
-        let journal = &self.shared.refreshes.journal;
-        let mut failed = None;
-        for attempt in journal.ids().await? {
-            // One that cannot be stored does not keep the others from being stored.
-            if let Err(error) = self.refresh_recover(attempt).await {
-                failed = Some(error);
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Commits what the journal has of an attempt. Returns whether it had something.
-    pub(super) async fn refresh_recover(&self, attempt: Uuid) -> Result<bool> {
-        let journal = &self.shared.refreshes.journal;
-        let system = self.shared.data_keys.system().await?;
-        let entry = journal.read::<Entry>(&system, attempt).await?;
-        let Some(received) = entry.and_then(Entry::received) else { return Ok(false) };
-        let stored = match self.refresh_commit(&received, None).await {
-            // The tenant was deleted, and its tokens have no use.
-            Err(Error::TenantUnknown { .. }) => None,
-            stored => stored?,
-        };
-        journal.remove(attempt).await;
-        if let Some((credential, _)) = stored {
-            tracing::info!(credential.id = %credential.id, "refreshed tokens of the journal are stored");
-        }
-        Ok(true)
+    /// Revokes tokens whose credential was deleted or revoked meanwhile: they are of no use, and good at the provider.
+    pub(super) fn revoke_received(&self, received: Received) {
+        let Received { tenant, credential, connection, tokens, .. } = received;
+        self.revoke_later(Revocable::of(tenant, Some(credential), Some(connection), tokens, None));
     }
 
     /// Makes received tokens the material of their credential, if it is still the material that was sent, or if the attempt was made after
     /// the one that replaced it. Otherwise they are its alternate. Returns what is then stored; `None` if the credential does not exist.
     /// It can be called again with the same tokens.
-    async fn refresh_commit(
+    pub(super) async fn refresh_commit(
         &self,
         received: &Received,
-        sending: Option<&Sending>,
+        lease: Option<&RefreshLease>,
     ) -> Result<Option<(Credential, OAuth2Material)>> {
         let (tenant, id) = (received.tenant, received.credential);
         let (mut stored, mut ended) = (None, None);
@@ -141,9 +126,10 @@ impl Services {
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             // Whoever takes a lease locks the credential first.
             let Some(credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
-            if let Some(sending) = sending {
-                txn.refresh_lease_release(&sending.lease).await?;
-            }
+            let is_held = match lease {
+                Some(lease) => txn.refresh_lease_release(lease).await?,
+                None => false,
+            };
             let present = self.shared.secrets.material(Some(txn), tenant, id).await?;
             let Some((Material::OAuth2(mut present), _)) = present else { return Ok(()) };
             if credential.meta.create_time != received.create_time {
@@ -151,6 +137,11 @@ impl Services {
             }
             let attempts = txn.refresh_attempts(tenant, id, KEPT_ATTEMPTS).await?;
             if is_stored(&attempts, received.attempt) {
+                stored = Some((credential, present));
+                return Ok(());
+            }
+            if planted(PlantedBug::FenceCompared) && !is_held {
+                self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
                 stored = Some((credential, present));
                 return Ok(());
             }
@@ -163,7 +154,8 @@ impl Services {
             stored = Some(if newest {
                 self.refresh_store(txn, credential, present, received).await?
             } else if keeps_sent {
-                present.refresh_token = received.tokens.refresh_token.as_ref().map(Secret::duplicate);
+                let refresh_token = received.tokens.refresh_token.as_ref().map(Secret::duplicate);
+                present.set_refresh_token(refresh_token, received.tokens.authorization_expire_time);
                 self.refresh_replace_token(txn, credential, present, received).await?
             } else {
                 self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
@@ -212,7 +204,7 @@ impl Services {
                 // There may be no access token yet.
                 credential.schedule(now);
                 let retry_after = refresh_backoff(credential.id, failures.saturating_add(1));
-                note(&mut credential, &Failure::not_processed(flaw, retry_after), now);
+                note(&mut credential, &Failure::flawed(flaw, retry_after), now);
             }
         }
         credential.meta = credential.meta.changed(now);
@@ -235,8 +227,10 @@ impl Services {
         refused: &OAuth2Material,
     ) -> Result<Option<(OAuth2Material, i64)>> {
         let alternate = self.shared.secrets.alternate_take(txn, tenant, credential.id).await?;
-        let Some(refresh_token) = alternate.and_then(|tokens| tokens.refresh_token) else { return Ok(None) };
-        let tokens = OAuth2Material { refresh_token: Some(refresh_token), ..refused.duplicate() };
+        let Some(alternate) = alternate.filter(|tokens| tokens.refresh_token.is_some()) else { return Ok(None) };
+        let mut tokens = refused.duplicate();
+        tokens.set_refresh_token(alternate.refresh_token, alternate.authorization_expire_time);
+        credential.authorization_expire_time = tokens.authorization_expire_time;
         credential.material_version += 1;
         credential.meta = credential.meta.changed(self.now());
         txn.replace(tenant, &credential).await?;
@@ -254,9 +248,14 @@ impl Services {
         received: &Received,
     ) -> Result<(Credential, OAuth2Material)> {
         let now = self.now();
+        credential.authorization_expire_time = tokens.authorization_expire_time;
         credential.material_version += 1;
         credential.note_rotation(true);
-        credential.last_refresh_time = Some(now);
+        match received.flaw.as_deref() {
+            // It is a token of another account.
+            Some(SUBJECT_CHANGED) => note(&mut credential, &Failure::flawed(SUBJECT_CHANGED, Duration::ZERO), now),
+            _ => credential.last_refresh_time = Some(now),
+        }
         credential.meta = credential.meta.changed(now);
         txn.replace(received.tenant, &credential).await?;
         let material = Material::OAuth2(tokens.duplicate());
@@ -303,6 +302,8 @@ impl Services {
     ) -> Result<bool> {
         self.shared.gauge_sources.refresh_ended(failure.outcome);
         let ended = Ended { attempt: sending.id, version: sending.version, create_time: sending.create_time };
+        // Without its end, an attempt counts as lost: only one that is lost can be left so.
+        let most = if failure.outcome == RefreshOutcome::Unknown { TRIES } else { MOST_TRIES };
         let mut tries = 0;
         loop {
             let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
@@ -312,10 +313,10 @@ impl Services {
             });
             tries += 1;
             match written.await {
-                Err(error) if tries < TRIES => {
+                Err(error) if may_pass(&error) && tries < most && !self.shared.stop.is_cancelled() => {
                     let error = &error.to_string();
                     tracing::warn!(error, credential.id = %id, "the end of a refresh could not be written, and is tried again");
-                    tokio::time::sleep(TRY_AGAIN * tries).await;
+                    tokio::time::sleep(TRY_AGAIN).await;
                 }
                 written => return written,
             }
@@ -353,13 +354,27 @@ impl Services {
         let (time, now) = (txn.time().await?, self.now());
         let end = RefreshEnd { time, outcome: failure.outcome, reason: failure.reason.clone() };
         txn.refresh_attempt_end(tenant, attempt, &end).await?;
-        if credential.material_version != version {
+        if credential.material_version != version && !is_believed(failure) {
             return Ok(false);
         }
         note(&mut credential, failure, now);
         credential.meta = credential.meta.changed(now);
         txn.replace(tenant, &credential).await?;
         Ok(true)
+    }
+}
+
+/// Returns whether a change may be made by another try.
+pub(super) fn may_pass(error: &Error) -> bool {
+    error.retryable() || matches!(error, Error::OutcomeUnknown { .. })
+}
+
+/// Returns whether a failure counts, whatever is stored by then: as in planted bugs alone.
+fn is_believed(failure: &Failure) -> bool {
+    match failure.outcome {
+        RefreshOutcome::Refused => planted(PlantedBug::FirstRefusalBelieved),
+        RefreshOutcome::Unknown => planted(PlantedBug::LossWithoutVersion),
+        _ => false,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, refresh_backoff};
+use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, SUBJECT_CHANGED};
 use jackfield_domain::error::Precondition;
-use jackfield_domain::{CredentialId, Error, Resource};
+use jackfield_domain::{Error, Resource};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
+
+use crate::planted::{PlantedBug, planted};
 
 /// The reason why there are no new tokens.
 #[derive(Debug)]
@@ -47,6 +49,13 @@ impl RefreshError {
             RefreshError::Other(error) => copied(error),
             RefreshError::Failed(Failure { class, reason, retry_after, outcome: _, refuses_client: _ }) => {
                 match class {
+                    FailureClass::Permanent if reason.as_str() == SUBJECT_CHANGED => {
+                        let message = format!(
+                            "the provider answered a refresh with tokens of another account ({reason}): the user has to \
+                             authorise again"
+                        );
+                        refused(Precondition::ReauthRequired, message)
+                    }
                     FailureClass::Permanent => {
                         let message = format!(
                             "the provider refused the refresh token ({reason}): the user has to authorise again"
@@ -90,8 +99,10 @@ impl Failure {
     pub(super) fn of(fault: &TokenFault, rotates: bool, backoff: Duration) -> Self {
         let (outcome, class) = match fault.class() {
             TokenFailure::Transient => (RefreshOutcome::NotProcessed, FailureClass::Transient),
-            TokenFailure::Unknown if rotates => (RefreshOutcome::Unknown, FailureClass::Indeterminate),
-            TokenFailure::Unknown => (RefreshOutcome::Unknown, FailureClass::Transient),
+            TokenFailure::Unknown if planted(PlantedBug::LostIsRepeated) => {
+                (RefreshOutcome::NotProcessed, FailureClass::Transient)
+            }
+            TokenFailure::Unknown => (RefreshOutcome::Unknown, class_of_lost(rotates)),
             TokenFailure::Grant | TokenFailure::User => (RefreshOutcome::Refused, FailureClass::Permanent),
             TokenFailure::Connection | TokenFailure::Request | TokenFailure::Pending => {
                 (RefreshOutcome::ConnectionRefused, FailureClass::Connection)
@@ -103,8 +114,25 @@ impl Failure {
         };
         let asked = fault.retry_after().unwrap_or_default();
         let least = if outcome == RefreshOutcome::ConnectionRefused { CONNECTION_RETRY_AFTER } else { backoff };
-        let refuses_client = matches!(fault, TokenFault::Refused { .. }) && fault.class() == TokenFailure::Connection;
+        // One that some providers have for a user as well says nothing about the other credentials of the connection.
+        let refuses_client = match fault {
+            TokenFault::Refused { code, .. } => {
+                fault.class() == TokenFailure::Connection && code.as_str() != "access_denied"
+            }
+            TokenFault::Call(error) => error.refuses_certificate(),
+            TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => false,
+        };
         Failure { outcome, class, reason: reason.to_owned(), retry_after: asked.max(least), refuses_client }
+    }
+
+    /// The failure of a client that asks for tokens of its own: there is no user who could authorise again.
+    pub(super) fn of_client_grant(self) -> Self {
+        match self.class {
+            FailureClass::Permanent => {
+                Failure::of_connection(self.reason, self.retry_after.max(CONNECTION_RETRY_AFTER))
+            }
+            FailureClass::Connection | FailureClass::Transient | FailureClass::Indeterminate => self,
+        }
     }
 
     /// The last failure, as a credential shows it.
@@ -129,9 +157,18 @@ impl Failure {
         Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
     }
 
-    /// The failure of a response without a usable access token, whose refresh token is the one that was sent.
-    pub(super) fn flawed(reason: &str, credential: CredentialId) -> Self {
-        Failure::not_processed(reason, refresh_backoff(credential, 1))
+    /// The failure of a response whose access token is not used, though the refresh token is known that is good now.
+    pub(super) fn flawed(reason: &str, retry_after: Duration) -> Self {
+        match reason {
+            SUBJECT_CHANGED => Failure::of_last(FailureClass::Permanent, reason, Duration::ZERO),
+            _ => Failure::not_processed(reason, retry_after),
+        }
+    }
+
+    /// The failure of a response that does not say what became of the refresh token.
+    pub(super) fn lost(reason: &str, rotates: bool, retry_after: Duration) -> Self {
+        let (outcome, class) = (RefreshOutcome::Unknown, class_of_lost(rotates));
+        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
     }
 
     /// The failure of a refresh that cannot be attempted because of the connection or the connector.
@@ -149,6 +186,11 @@ impl Failure {
         let (outcome, class) = (RefreshOutcome::Unknown, FailureClass::Indeterminate);
         Failure { outcome, class, reason: reason.to_owned(), retry_after: Duration::ZERO, refuses_client: false }
     }
+}
+
+/// The class of a lost response.
+fn class_of_lost(rotates: bool) -> FailureClass {
+    if rotates { FailureClass::Indeterminate } else { FailureClass::Transient }
 }
 
 /// The same error for another caller.

@@ -1,7 +1,7 @@
 //! Entries of the journal of refreshes.
 
 use jackfield_domain::credential::Material;
-use jackfield_domain::{CredentialId, Result, TenantId, Timestamp};
+use jackfield_domain::{ConnectionId, CredentialId, Result, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::sealing::material::{self, SealedForm};
 pub(super) struct Entry {
     tenant: TenantId,
     credential: CredentialId,
+    connection: ConnectionId,
     attempt: Uuid,
     version: i64,
     sent_time: Timestamp,
@@ -27,11 +28,23 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn of(received: &Received) -> Result<Self> {
-        let Received { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, tokens, flaw } =
-            received;
+        let Received {
+            tenant,
+            credential,
+            connection,
+            attempt,
+            version,
+            sent_time,
+            got_time,
+            create_time,
+            rotated,
+            tokens,
+            flaw,
+        } = received;
         Ok(Entry {
             tenant: *tenant,
             credential: *credential,
+            connection: *connection,
             attempt: *attempt,
             version: *version,
             sent_time: *sent_time,
@@ -45,9 +58,32 @@ impl Entry {
 
     /// The tokens, if it has tokens.
     pub(super) fn received(self) -> Option<Received> {
-        let Entry { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, material, flaw } =
-            self;
+        let Entry {
+            tenant,
+            credential,
+            connection,
+            attempt,
+            version,
+            sent_time,
+            got_time,
+            create_time,
+            rotated,
+            material,
+            flaw,
+        } = self;
         let Material::OAuth2(tokens) = material::from_form(material) else { return None };
-        Some(Received { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, tokens, flaw })
+        Some(Received {
+            tenant,
+            credential,
+            connection,
+            attempt,
+            version,
+            sent_time,
+            got_time,
+            create_time,
+            rotated,
+            tokens,
+            flaw,
+        })
     }
 }

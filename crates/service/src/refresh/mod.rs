@@ -6,17 +6,24 @@
 //!   the request leaves ([`attempt`]), so that whoever comes later knows that the refresh token may be spent.
 //! - The response is written to the local journal before it is committed ([`journal`]). It is committed if the material is still the one that
 //!   was sent, or if the attempt was made after the one that replaced it ([`commit`]). Other changes of the credential do not matter.
+//!   If the database is away, it is committed when it is back ([`recover`]).
 //! - A request that may have been processed, without a response that says so, is not repeated.
+//! - A token endpoint that does not answer gets one request at a time, so that few refresh tokens may be spent ([`endpoint`]).
 
 mod attempt;
 mod commit;
+mod endpoint;
 mod failure;
 mod flight;
 mod journal;
+mod plan;
 mod received;
+mod recover;
 mod schedule;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -60,13 +67,18 @@ impl Refreshes {
     pub(crate) fn open(settings: RefreshSettings) -> std::io::Result<Self> {
         let journal = Journal::open(&settings.journal.join("refreshes"), "refreshes")?;
         let authorizations = Journal::open(&settings.journal.join("authorizations"), "authorizations")?;
-        let budget = schedule::Budget::new(settings.budget);
+        let budget = schedule::Budget::new(settings.budget, settings.timeout);
         Ok(Refreshes { journal, authorizations, budget, settings, flights: Flights::default(), holder: Uuid::now_v7() })
     }
 
     /// The longest time that a token endpoint may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.settings.timeout
+    }
+
+    /// The number of token endpoints that do not answer.
+    pub(crate) fn silent_endpoints(&self) -> Arc<AtomicU64> {
+        self.budget.silent_endpoints()
     }
 
     /// The time for which a lease is held: longer than a request and the writes around it may take.

@@ -1,17 +1,20 @@
 //! Received tokens: what a response has, completed with what was sent.
 
-use jackfield_domain::credential::{Credential, CredentialState, Material, OAuth2Material};
-use jackfield_domain::{CredentialId, Secret, TenantId, Timestamp};
-use jackfield_upstream::oauth::{AccessToken, TokenResponse};
+use jackfield_domain::connection::Connection;
+use jackfield_domain::credential::{Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED};
+use jackfield_domain::{ConnectionId, CredentialId, Secret, TenantId, Timestamp};
+use jackfield_upstream::oauth::{AccessFlaw, AccessToken, TokenResponse};
+use jackfield_upstream::oidc::claimed_subject;
 use uuid::Uuid;
 
 use super::attempt::{Sending, micros};
-use super::failure::Failure;
+use crate::planted::{PlantedBug, planted};
 
 /// Tokens that were received for a credential.
 pub(super) struct Received {
     pub(super) tenant: TenantId,
     pub(super) credential: CredentialId,
+    pub(super) connection: ConnectionId,
     pub(super) attempt: Uuid,
     /// The version of the material that was sent.
     pub(super) version: i64,
@@ -24,8 +27,15 @@ pub(super) struct Received {
     /// True if the response had a new refresh token.
     pub(super) rotated: bool,
     pub(super) tokens: OAuth2Material,
-    /// The reason why the response had no usable access token, though a new refresh token.
+    /// The reason why the access token of the response is not used, though it had a new refresh token.
     pub(super) flaw: Option<String>,
+}
+
+/// The flaw of a response that has neither a usable access token nor a new refresh token.
+pub(super) struct Flaw {
+    pub(super) reason: &'static str,
+    /// True if the response has the refresh token that was sent, which therefore stays.
+    pub(super) is_repeated: bool,
 }
 
 // === impl Received ===
@@ -49,51 +59,74 @@ impl Received {
     /// # Errors
     /// There is no token in it.
     pub(super) fn of(
+        credential: &Credential,
+        connection: &Connection,
         tenant: TenantId,
-        credential: CredentialId,
         sending: &Sending,
         response: TokenResponse,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Flaw> {
         let sent = &sending.tokens;
-        let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
+        let TokenResponse { access, refresh_token, authorization_lifetime, id_token } = response;
+        // A client that gets tokens of its own needs none (RFC 6749 4.4.3), and has nothing to replace.
+        let refresh_token = refresh_token.filter(|_| !credential.client_grant);
+        let asked = || match credential.client_grant {
+            true => connection
+                .settings
+                .scope_of_client()
+                .split(' ')
+                .filter(|it| !it.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            false => sent.scopes.clone(),
+        };
         let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
         let rotated = refresh_token.as_ref().is_some_and(is_new);
         let is_repeated = refresh_token.is_some() && !rotated;
+        let authorization_expire_time = match authorization_lifetime.filter(|_| !credential.client_grant) {
+            Some(lifetime) => Some(sending.got_time.plus_micros(micros(lifetime))),
+            // A refresh token that stays ends when it was said to end.
+            None if !rotated => sent.authorization_expire_time,
+            None => None,
+        };
         let kept = |token: &Option<Secret>| token.as_ref().map(Secret::duplicate);
         let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
-        let id_token = id_token.or_else(|| kept(&sent.id_token));
+        let access = match access {
+            _ if is_of_another(sent.id_token.as_ref(), id_token.as_ref()) => Err(SUBJECT_CHANGED),
+            access => access.map_err(AccessFlaw::reason),
+        };
         let (tokens, flaw) = match access {
             Ok(AccessToken { token, token_type, lifetime, scopes }) => {
                 let expiry = |lifetime| sending.got_time.plus_micros(micros(lifetime));
                 let tokens = OAuth2Material {
                     access_token: Some(token),
                     refresh_token,
-                    id_token,
+                    id_token: id_token.or_else(|| kept(&sent.id_token)),
                     token_type,
                     expire_time: lifetime.map(expiry),
-                    scopes: scopes.unwrap_or_else(|| sent.scopes.clone()),
+                    authorization_expire_time,
+                    scopes: scopes.unwrap_or_else(asked),
                 };
                 (tokens, None)
             }
-            Err(flaw) if rotated => {
-                // The access token that there was may still be good.
+            Err(reason) if rotated && !planted(PlantedBug::JudgedBeforeSealed) => {
+                // The access token that there was may still be good, and the ID token belongs to it.
                 let tokens = OAuth2Material {
                     access_token: kept(&sent.access_token),
                     refresh_token,
-                    id_token,
+                    id_token: kept(&sent.id_token),
                     token_type: sent.token_type.clone(),
                     expire_time: sent.expire_time,
+                    authorization_expire_time,
                     scopes: sent.scopes.clone(),
                 };
-                (tokens, Some(flaw.reason().to_owned()))
+                (tokens, Some(reason.to_owned()))
             }
-            // The response says that the refresh token stays.
-            Err(flaw) if is_repeated => return Err(Failure::flawed(flaw.reason(), credential)),
-            Err(flaw) => return Err(Failure::unknown(flaw.reason())),
+            Err(reason) => return Err(Flaw { reason, is_repeated }),
         };
         Ok(Received {
             tenant,
-            credential,
+            credential: credential.id,
+            connection: connection.id,
             attempt: sending.id,
             version: sending.version,
             sent_time: sending.sent_time,
@@ -104,4 +137,11 @@ impl Received {
             flaw,
         })
     }
+}
+
+/// Returns true if both ID tokens name a user, and not the same one. The signature of the new one is not needed for that: it came from the
+/// token endpoint itself (OpenID Connect Core 1.0 3.1.3.7), and it lets no user in.
+fn is_of_another(stored: Option<&Secret>, received: Option<&Secret>) -> bool {
+    let subject = |id_token: Option<&Secret>| claimed_subject(id_token?);
+    matches!((subject(stored), subject(received)), (Some(stored), Some(received)) if stored != received)
 }

@@ -26,6 +26,9 @@ pub(crate) enum SealedForm {
         id_token: Option<Plain>,
         token_type: String,
         expire_time: Option<Timestamp>,
+        // Earlier programs did not write it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        authorization_expire_time: Option<Timestamp>,
         scopes: Vec<String>,
     },
     ApiKey {
@@ -70,13 +73,22 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
 pub(crate) fn to_form(material: &Material, key: Option<KeyId>) -> Result<SealedForm> {
     Ok(match material {
         Material::OAuth2(tokens) => {
-            let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
+            let OAuth2Material {
+                access_token,
+                refresh_token,
+                id_token,
+                token_type,
+                expire_time,
+                authorization_expire_time,
+                scopes,
+            } = tokens;
             SealedForm::Oauth2 {
                 access_token: access_token.as_ref().map(Plain::of),
                 refresh_token: refresh_token.as_ref().map(Plain::of),
                 id_token: id_token.as_ref().map(Plain::of),
                 token_type: token_type.clone(),
                 expire_time: *expire_time,
+                authorization_expire_time: *authorization_expire_time,
                 scopes: scopes.clone(),
             }
         }
@@ -99,16 +111,23 @@ pub(crate) fn to_form(material: &Material, key: Option<KeyId>) -> Result<SealedF
 /// The material that has a sealed form.
 pub(crate) fn from_form(form: SealedForm) -> Material {
     match form {
-        SealedForm::Oauth2 { access_token, refresh_token, id_token, token_type, expire_time, scopes } => {
-            Material::OAuth2(OAuth2Material {
-                access_token: access_token.map(Plain::into_secret),
-                refresh_token: refresh_token.map(Plain::into_secret),
-                id_token: id_token.map(Plain::into_secret),
-                token_type,
-                expire_time,
-                scopes,
-            })
-        }
+        SealedForm::Oauth2 {
+            access_token,
+            refresh_token,
+            id_token,
+            token_type,
+            expire_time,
+            authorization_expire_time,
+            scopes,
+        } => Material::OAuth2(OAuth2Material {
+            access_token: access_token.map(Plain::into_secret),
+            refresh_token: refresh_token.map(Plain::into_secret),
+            id_token: id_token.map(Plain::into_secret),
+            token_type,
+            expire_time,
+            authorization_expire_time,
+            scopes,
+        }),
         SealedForm::ApiKey { api_key } => Material::ApiKey(api_key.into_secret()),
         SealedForm::Basic { username, password } => {
             Material::Basic { username: username.into_secret(), password: password.into_secret() }
@@ -141,11 +160,11 @@ pub(super) fn headers_from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Secret
 // === impl Plain ===
 
 impl Plain {
-    fn of(secret: &Secret) -> Self {
+    pub(crate) fn of(secret: &Secret) -> Self {
         Plain(Zeroizing::new(secret.expose().to_owned()))
     }
 
-    fn into_secret(mut self) -> Secret {
+    pub(crate) fn into_secret(mut self) -> Secret {
         Secret::new(std::mem::take(&mut *self.0))
     }
 }

@@ -119,9 +119,22 @@ impl Secrets {
         tenant: TenantId,
         id: CredentialId,
     ) -> Result<Option<OAuth2Material>> {
+        let alternate = self.alternate(txn, tenant, id).await?;
+        if alternate.is_some() {
+            self.alternate_delete(txn, tenant, id).await?;
+        }
+        Ok(alternate)
+    }
+
+    /// The alternate of the tokens of a credential, if it has one.
+    pub(crate) async fn alternate(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: CredentialId,
+    ) -> Result<Option<OAuth2Material>> {
         let address = SecretAddress::of(tenant, id, ALTERNATE_COLUMN);
         let Some(bytes) = self.fetch(Some(txn), address).await? else { return Ok(None) };
-        txn.secret_delete(address).await?;
         match material::from_bytes(&bytes)?.0 {
             Material::OAuth2(tokens) => Ok(Some(tokens)),
             _ => Err(Error::internal("an alternate that is not of OAuth tokens")),

@@ -54,6 +54,7 @@ impl Fixture {
                 budget: RefreshBudget { concurrency: 1, rate: 1, ahead: false },
             },
             callback_url: None,
+            callback_tenant: None,
             public_roots: PublicRoots::default(),
             development: true,
         };

@@ -19,6 +19,10 @@ pub struct Model {
     pub is_open: bool,
     pub expire_time: i64,
     pub doc: String,
+    /// The time of the database at which it is polled for next. Null if a browser comes back.
+    pub poll_time: Option<i64>,
+    /// Counts the leases of those who poll.
+    pub poll_fence: Option<i64>,
 }
 
 super::no_relations!();

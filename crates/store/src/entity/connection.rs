@@ -19,6 +19,7 @@ pub struct Model {
     pub authentication_url: String,
     pub token_url: String,
     pub provider_tenant_id: String,
+    pub client_key: Option<Uuid>,
     pub doc: String,
     pub search_text: String,
     pub folded: Option<String>,

@@ -18,6 +18,7 @@ pub struct Model {
     pub kind: String,
     pub state: String,
     pub expire_time: Option<i64>,
+    pub authorization_expire_time: Option<i64>,
     pub provider_account_id: String,
     pub is_default: bool,
     pub refreshable: bool,

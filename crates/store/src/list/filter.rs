@@ -249,7 +249,13 @@ fn labelled(
     if let Some(key) = key {
         select.and_where(qualified(label::Column::LabelKey).eq(key.as_str()));
     }
-    Condition::all().add(Expr::exists(select.to_owned()))
+    let exists = Expr::exists(select.to_owned());
+    Condition::all().add(match context.backend {
+        DbBackend::Sqlite => exists,
+        // PostgreSQL would make a join of it, and the time in which it plans joins grows with the square of their number:
+        // 2.3 s for a hundred labels.
+        _ => exists.is(Expr::Constant(true.into())),
+    })
 }
 
 /// A condition that never holds, for a comparison that the parser does not produce.

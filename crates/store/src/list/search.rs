@@ -138,6 +138,7 @@ const fn kind(resource: Resource) -> u8 {
         Resource::ConnectorEvent => 11,
         // Tenants come before all rows within a tenant. The others are not listed.
         Resource::AuthorizationSession
+        | Resource::CredentialSource
         | Resource::Tenant
         | Resource::Rewrap
         | Resource::RoutingPolicy

@@ -17,6 +17,10 @@ mod m0013_login_attempts;
 mod m0014_pin_keys;
 mod m0015_refreshes;
 mod m0016_authorizations;
+mod m0017_device_polls;
+mod m0018_connection_keys;
+mod m0019_credential_sources;
+mod m0020_authorization_ends;
 mod same_name;
 mod search;
 
@@ -50,6 +54,10 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_pin_keys::Step),
             Box::new(m0015_refreshes::Step),
             Box::new(m0016_authorizations::Step),
+            Box::new(m0017_device_polls::Step),
+            Box::new(m0018_connection_keys::Step),
+            Box::new(m0019_credential_sources::Step),
+            Box::new(m0020_authorization_ends::Step),
         ]
     }
 }

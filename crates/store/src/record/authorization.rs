@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationSession};
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{
-    AuthorizationSessionId, ConnectionId, ConnectorId, Error, Resource, Result, TenantId, Timestamp,
+    AuthorizationSessionId, ConnectionId, ConnectorId, CredentialId, Error, Resource, Result, TenantId, Timestamp,
 };
 use sea_orm::sea_query::{Condition, Expr, LockBehavior, LockType, Query};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _,
+    ActiveValue::{NotSet, Set},
+    ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
 };
 use uuid::Uuid;
 
@@ -47,7 +48,7 @@ impl<C: ConnectionTrait> Session<C> {
         self.authorization_where(tenant, Column::CompletionDigest.eq(digest.as_str())).await
     }
 
-    /// The authorisation whose request had a state, and its tenant.
+    /// The authorisation whose request had a state, or will have it, and its tenant.
     pub async fn authorization_find_of_any_tenant(
         &self,
         digest: &AuthorizationDigest,
@@ -104,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// The open authorisations of a user for a connection, the oldest first. No other transaction changes them until this one ends.
+    /// The authorisations of a user for a connection that have not ended, the oldest first. No other transaction changes them until this one ends.
     pub async fn authorizations_open_for_update(
         &self,
         tenant: TenantId,
@@ -128,6 +129,24 @@ impl Writer {
             .and_where(connection::Column::ConnectorId.eq(connector.0))
             .take();
         self.authorizations_open_where(tenant, user_id, Column::ConnectionId.in_subquery(connections)).await
+    }
+
+    /// The authorisations of a user that have not ended, and would give a credential of theirs new tokens. The credential of a session does
+    /// not change before it completes, so others are not locked, which may be waited for.
+    pub async fn authorizations_open_of_credential_for_update(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        credential: CredentialId,
+    ) -> Result<Vec<AuthorizationSession>> {
+        let of_user = authorization_session::of(tenant).filter(Column::UserId.eq(user_id.as_str()));
+        let open = of_user.filter(Column::IsOpen.eq(true)).all(&self.conn).await.map_err(error::from_db)?;
+        let open: Vec<AuthorizationSession> = open.into_iter().map(decode).collect::<Result<_>>()?;
+        let ids: Vec<_> = open.iter().filter(|it| it.credential == Some(credential)).map(|it| it.id.0).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.authorizations_open_where(tenant, user_id, Column::Id.is_in(ids)).await
     }
 
     async fn authorizations_open_where(
@@ -231,9 +250,12 @@ fn active(tenant: TenantId, session: &AuthorizationSession) -> Result<ActiveMode
         user_id: Set(session.user_id.as_str().to_owned()),
         state_digest: Set(session.state_digest.as_str().to_owned()),
         completion_digest: Set(session.completion_digest.as_ref().map(|digest| digest.as_str().to_owned())),
-        is_open: Set(session.state.is_open()),
+        is_open: Set(!session.state.is_final()),
         expire_time: Set(session.expire_time.0),
         doc: Set(serde_json::to_string(session).map_err(Error::internal)?),
+        // Those who poll write them.
+        poll_time: NotSet,
+        poll_fence: NotSet,
     })
 }
 

@@ -40,6 +40,9 @@ pub struct DueCredential {
     pub version: i64,
 }
 
+/// The most alternatives of a condition.
+const MOST_IN_A_CONDITION: usize = 400;
+
 impl<C: ConnectionTrait> Session<C> {
     /// The newest attempts to refresh a credential, the newest first.
     pub async fn refresh_attempts(
@@ -60,14 +63,18 @@ impl<C: ConnectionTrait> Session<C> {
     pub async fn credentials_due(
         &self,
         now: Timestamp,
-        without: &[ConnectionId],
+        without: &[(TenantId, ConnectionId)],
         limit: u64,
     ) -> Result<Vec<DueCredential>> {
         use credential::Column::{ConnectionId as Connection, Doc, Id, NextRefreshTime, TenantId as Tenant};
         #[expect(clippy::disallowed_methods, reason = "the scheduler spans all tenants")]
         let mut due = credential::Entity::find().filter(NextRefreshTime.lte(now.0));
-        if !without.is_empty() {
-            due = due.filter(Connection.is_not_in(without.iter().map(|id| id.0)));
+        // SQLite refuses a condition that is a chain of a thousand.
+        for some in without.chunks(MOST_IN_A_CONDITION) {
+            let of =
+                |(tenant, connection): &(TenantId, ConnectionId)| Tenant.eq(tenant.0).and(Connection.eq(connection.0));
+            let any = some.iter().fold(Condition::any(), |any, connection| any.add(of(connection)));
+            due = due.filter(any.not());
         }
         let due = due.order_by_asc(NextRefreshTime).limit(limit).select_only().columns([Tenant, Id, Connection, Doc]);
         let rows =
@@ -129,15 +136,15 @@ impl Writer {
         row.try_get("", "now").map(Timestamp).map_err(error::from_db)
     }
 
-    /// Gives a lease back, if it is still held.
-    pub async fn refresh_lease_release(&self, held: &RefreshLease) -> Result<()> {
+    /// Gives a lease back, if it is still held. Returns whether it was.
+    pub async fn refresh_lease_release(&self, held: &RefreshLease) -> Result<bool> {
         let release = lease::Entity::update_many()
             .col_expr(lease::Column::UntilTime, Expr::val(0_i64))
             .filter(lease::Column::TenantId.eq(held.tenant.0))
             .filter(lease::Column::CredentialId.eq(held.credential.0))
             .filter(lease::Column::Holder.eq(held.holder))
             .filter(lease::Column::Fence.eq(held.fence));
-        release.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
+        release.exec(&self.conn).await.map(|released| released.rows_affected > 0).map_err(error::from_db)
     }
 
     /// Writes an attempt that is about to be made, with the time of the database, and deletes the oldest of its credential, so that at
@@ -221,14 +228,22 @@ impl Writer {
 }
 
 /// The time of the database in microseconds, at the moment of the statement: within a transaction it goes on.
-fn now(backend: DbBackend) -> SimpleExpr {
+pub(super) fn now(backend: DbBackend) -> SimpleExpr {
     Expr::cust(match backend {
         DbBackend::Sqlite => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
         _ => "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT",
     })
 }
 
-fn micros(duration: Duration) -> i64 {
+/// The time at which a statement begins, which an index can be searched for.
+pub(super) fn now_of_statement(backend: DbBackend) -> SimpleExpr {
+    match backend {
+        DbBackend::Sqlite => now(backend),
+        _ => Expr::cust("(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000)::BIGINT"),
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 

@@ -1,7 +1,7 @@
 //! The resources that a deletion takes with it.
 
 use jackfield_domain::resource::Dependents;
-use jackfield_domain::{ConfigurationId, ConnectionId, CredentialId, UserConnectorId};
+use jackfield_domain::{ConfigurationId, ConnectionId, CredentialId, CredentialSourceId, UserConnectorId};
 
 /// The ids of the resources that a deletion took with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct CascadeIds {
     pub user_connectors: Vec<UserConnectorId>,
     pub credentials: Vec<CredentialId>,
     pub configurations: Vec<ConfigurationId>,
+    /// The sources of users who are linked to nothing any more.
+    pub credential_sources: Vec<CredentialSourceId>,
     /// The number of rules of the routing policy that led to them.
     pub routing_rules: u64,
 }

@@ -79,6 +79,7 @@ impl Stored for Connection {
             authentication_url: Set(url(&settings.authentication_url)),
             token_url: Set(url(&settings.token_url)),
             provider_tenant_id: Set(settings.provider_tenant_id.clone()),
+            client_key: Set(self.client_key.map(Uuid::from)),
             ..ActiveModel::default()
         }
     }

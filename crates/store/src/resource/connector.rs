@@ -50,17 +50,19 @@ impl Writer {
         let links = user_connector::Column::ConnectorId.eq(id.0);
         let link_ids = crud::ids_for_update::<UserConnector>(&self.conn, tenant, links.clone()).await?;
         let deleted = self.credentials_delete(tenant, credential::Column::ConnectorId.eq(id.0)).await?;
+        let sources = self.credential_sources_lock_of(tenant, id).await?;
         let connection_ids = crud::ids_for_update::<Connection>(&self.conn, tenant, connections.clone()).await?;
         let connection_ids: Vec<_> = connection_ids.into_iter().map(ConnectionId).collect();
         let routing_rules = self.routing_rules_remove(tenant, Some(id), &connection_ids, now).await?;
         self.user_pins_delete(tenant, id).await?;
         let connections = self.connections_delete(tenant, connections).await?;
         self.delete_rows::<UserConnector>(tenant, &link_ids, links).await?;
+        let credential_sources = self.credential_sources_release(tenant, &sources).await?;
         self.connector_events_delete(tenant, id).await?;
         self.owned_delete(tenant, Resource::Connector, &[id.0]).await?;
         self.delete_row::<Connector>(tenant, id.0).await?;
         let user_connectors = link_ids.into_iter().map(UserConnectorId).collect();
-        Ok(CascadeIds { connections, user_connectors, routing_rules, ..deleted })
+        Ok(CascadeIds { connections, user_connectors, routing_rules, credential_sources, ..deleted })
     }
 }
 

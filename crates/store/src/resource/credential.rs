@@ -32,6 +32,15 @@ impl<C: ConnectionTrait> Session<C> {
         crud::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await
     }
 
+    /// The default credential of a link.
+    pub async fn credential_fetch_default(
+        &self,
+        tenant: TenantId,
+        link: UserConnectorId,
+    ) -> Result<Option<Credential>> {
+        crud::fetch(&self.conn, tenant, default_of(link)).await
+    }
+
     /// At most `limit` credentials of a link.
     pub async fn credentials_fetch_of_link(
         &self,
@@ -66,8 +75,7 @@ impl Writer {
         tenant: TenantId,
         link: UserConnectorId,
     ) -> Result<Option<Credential>> {
-        let default = Condition::all().add(Column::UserConnectorId.eq(link.0)).add(Column::IsDefault.eq(true));
-        crud::fetch_locked(&self.conn, tenant, default, LockType::Update).await
+        crud::fetch_locked(&self.conn, tenant, default_of(link), LockType::Update).await
     }
 
     /// A credential that was found, locked so that configurations can be added to it. They also belong to its connector, so
@@ -107,6 +115,10 @@ impl Writer {
     }
 }
 
+fn default_of(link: UserConnectorId) -> Condition {
+    Condition::all().add(Column::UserConnectorId.eq(link.0)).add(Column::IsDefault.eq(true))
+}
+
 impl Stored for Credential {
     type Id = CredentialId;
     type Table = Entity;
@@ -125,6 +137,7 @@ impl Stored for Credential {
             kind: Set(self.kind.as_str().to_owned()),
             state: Set(self.state.as_str().to_owned()),
             expire_time: Set(self.expire_time.map(|time| time.0)),
+            authorization_expire_time: Set(self.authorization_expire_time.map(|time| time.0)),
             provider_account_id: Set(self.provider_account_id.clone()),
             is_default: Set(self.is_default),
             refreshable: Set(self.refreshable),
@@ -180,6 +193,7 @@ impl Listed for Credential {
             "kind" => FieldSource::column(Column::Kind),
             "state" => FieldSource::Computed(|context: &FilterContext| state(context.now)),
             "expire_time" => FieldSource::column(Column::ExpireTime),
+            "authorization_expire_time" => FieldSource::column(Column::AuthorizationExpireTime),
             "provider_account_id" => FieldSource::column(Column::ProviderAccountId),
             "is_default" => FieldSource::column(Column::IsDefault),
             "refreshable" => FieldSource::column(Column::Refreshable),

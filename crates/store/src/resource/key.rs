@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::key::{self, Expiry, Key};
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use crate::crud;
 use crate::database::error;
 use crate::entity::key::{ActiveModel, Column, Entity};
-use crate::entity::{connector, credential};
+use crate::entity::{connection, connector, credential};
 use crate::list::field::{FieldSource, FilterContext};
 use crate::list::{Listed, Page, PageQuery, Rows};
 use crate::session::{Reader, Session, Writer};
@@ -34,12 +35,19 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(Some(key))
     }
 
-    /// The number of connectors and credentials that use a key. A connector that uses it twice counts twice.
-    pub async fn key_dependents(&self, tenant: TenantId, id: KeyId) -> Result<[(Resource, u64); 2]> {
+    /// The number of connectors, connections, credentials and credential sources that use a key. One that uses it twice counts twice.
+    pub async fn key_dependents(&self, tenant: TenantId, id: KeyId) -> Result<[(Resource, u64); 4]> {
         let identities = crud::count::<Connector>(&self.conn, tenant, connector::Column::ClientIdentityKey.eq(id.0));
         let bundles = crud::count::<Connector>(&self.conn, tenant, connector::Column::TrustBundleKey.eq(id.0));
+        let clients = crud::count::<Connection>(&self.conn, tenant, connection::Column::ClientKey.eq(id.0));
         let credentials = crud::count::<Credential>(&self.conn, tenant, credential::Column::KeyId.eq(id.0));
-        Ok([(Resource::Connector, identities.await? + bundles.await?), (Resource::Credential, credentials.await?)])
+        let sources = self.credential_source_key_uses(tenant, &[id.0]).await?;
+        Ok([
+            (Resource::Connector, identities.await? + bundles.await?),
+            (Resource::Connection, clients.await?),
+            (Resource::Credential, credentials.await?),
+            (Resource::CredentialSource, sources.values().sum()),
+        ])
     }
 
     /// Adds the number of resources that name each key in a column to its uses.
@@ -144,7 +152,11 @@ impl Listed for Key {
             for column in [connector::Column::ClientIdentityKey, connector::Column::TrustBundleKey] {
                 read.key_uses_add::<Connector>(query.tenant, column, &mut keys).await?;
             }
+            read.key_uses_add::<Connection>(query.tenant, connection::Column::ClientKey, &mut keys).await?;
             read.key_uses_add::<Credential>(query.tenant, credential::Column::KeyId, &mut keys).await?;
+            let ids: Vec<Uuid> = keys.iter().map(|key| key.id.0).collect();
+            let uses = read.credential_source_key_uses(query.tenant, &ids).await?;
+            keys.iter_mut().for_each(|key| key.used_by += uses.get(&key.id.0).copied().unwrap_or_default());
         }
         Ok(Page { rows: Rows::of(keys, bytes, left_out), next, hints })
     }

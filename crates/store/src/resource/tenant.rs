@@ -13,7 +13,7 @@ use jackfield_domain::tenant::{self, Tenant};
 use jackfield_domain::user::User;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Result, TenantId};
+use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, LockType, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
@@ -78,6 +78,8 @@ impl<C: ConnectionTrait> Session<C> {
                 held.push(Use { resource: R::RESOURCE, count });
             }
         });
+        let count = self.credential_sources_count(id).await?;
+        held.extend((count > 0).then_some(Use { resource: Resource::CredentialSource, count }));
         Ok(held)
     }
 }
@@ -96,7 +98,7 @@ impl Writer {
     }
 
     /// Keeps other transactions that take this lock from going on until this one ends: those that give login ids to users of the
-    /// tenant, or set its routing policy for the first time. Other changes of the rows of the tenant go on. On SQLite there is one
+    /// tenant, set its routing policy for the first time, or set credential sources. Other changes of the rows of the tenant go on. On SQLite there is one
     /// writer.
     pub(crate) async fn tenant_lock_exclusive(&self, id: TenantId) -> Result<()> {
         if self.conn.get_database_backend() == DbBackend::Sqlite {
@@ -124,6 +126,7 @@ impl Writer {
         self.delete_all::<Application>(id).await?;
         self.delete_all::<ConnectorEvent>(id).await?;
         self.delete_all::<Connector>(id).await?;
+        self.credential_sources_delete(id).await?;
         self.delete_all::<Key>(id).await?;
         let conn = &self.conn;
         let failed = error::from_db;

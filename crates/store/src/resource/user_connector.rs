@@ -168,11 +168,14 @@ impl Writer {
         crud::fetch_locked(&self.conn, tenant, pair(user_id, connector), LockType::Update).await
     }
 
-    /// Deletes a link with its credentials and their configurations.
-    pub async fn user_connector_delete(&self, tenant: TenantId, id: UserConnectorId) -> Result<CascadeIds> {
-        let deleted = self.credentials_delete(tenant, credential::Column::UserConnectorId.eq(id.0)).await?;
-        self.delete_row::<UserConnector>(tenant, id.0).await?;
-        Ok(deleted)
+    /// Deletes a link, which is locked, with its credentials and their configurations, and with the source of the user if it is the last
+    /// link.
+    pub async fn user_connector_delete(&self, tenant: TenantId, link: &UserConnector) -> Result<CascadeIds> {
+        let deleted = self.credentials_delete(tenant, credential::Column::UserConnectorId.eq(link.id.0)).await?;
+        let sources = self.credential_source_lock(tenant, &link.user_id).await?;
+        self.delete_row::<UserConnector>(tenant, link.id.0).await?;
+        let credential_sources = self.credential_sources_release(tenant, &sources).await?;
+        Ok(CascadeIds { credential_sources, ..deleted })
     }
 }
 

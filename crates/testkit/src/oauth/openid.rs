@@ -34,8 +34,8 @@ struct State {
     /// The number of the key, by which it is named.
     number: u32,
     change: Box<dyn Fn(&mut IdToken) + Send>,
-    /// The nonce of the last authorisation request.
-    nonce: Option<String>,
+    /// The nonce of the last request for an ID token, if there was such a request, and if it had one.
+    asked: Option<Option<String>>,
     /// The responses by path.
     pages: HashMap<String, Reply>,
 }
@@ -44,7 +44,7 @@ struct State {
 
 impl OpenId {
     pub(super) fn new() -> Self {
-        let state = State { key: new_key(), number: 1, change: Box::new(|_| {}), nonce: None, pages: HashMap::new() };
+        let state = State { key: new_key(), number: 1, change: Box::new(|_| {}), asked: None, pages: HashMap::new() };
         OpenId { state: Mutex::new(state) }
     }
 
@@ -71,6 +71,15 @@ impl OpenId {
     /// # Panics
     /// Panics if the key cannot sign.
     pub fn id_token(&self, nonce: &str) -> Option<String> {
+        self.id_token_for(Some(nonce))
+    }
+
+    /// From now on an ID token is asked for, by a request that has no nonce.
+    pub fn asked_without_nonce(&self) {
+        self.locked().asked = Some(None);
+    }
+
+    fn id_token_for(&self, nonce: Option<&str>) -> Option<String> {
         let state = self.locked();
         let now = SystemClock.now().seconds();
         let mut token = IdToken {
@@ -79,7 +88,6 @@ impl OpenId {
                 "iss": ISSUER,
                 "sub": "account-of-ada",
                 "aud": CLIENT.0,
-                "nonce": nonce,
                 "iat": now,
                 "exp": now + 3_600,
             }),
@@ -87,12 +95,15 @@ impl OpenId {
             text: None,
             absent: false,
         };
+        if let Some(nonce) = nonce {
+            token.claims["nonce"] = nonce.into();
+        }
         (state.change)(&mut token);
         (!token.absent).then(|| token.signed())
     }
 
     pub(super) fn asked(&self, nonce: Option<String>) {
-        self.locked().nonce = nonce;
+        self.locked().asked = nonce.map(Some);
     }
 
     /// The page of a path, if there is one.
@@ -104,10 +115,10 @@ impl OpenId {
 
     /// A response of the token endpoint, with an ID token if one was asked for.
     pub(super) fn completed(&self, mut reply: Reply) -> Reply {
-        let nonce = self.locked().nonce.clone();
+        let asked = self.locked().asked.clone();
         let body = serde_json::from_slice::<Value>(&reply.body).ok().filter(|body| body["access_token"].is_string());
-        if let (Some(nonce), Some(mut body)) = (nonce, body)
-            && let Some(token) = self.id_token(&nonce)
+        if let (Some(nonce), Some(mut body)) = (asked, body)
+            && let Some(token) = self.id_token_for(nonce.as_deref())
         {
             body["id_token"] = token.into();
             reply.body = body.to_string().into();

@@ -16,7 +16,7 @@ use super::{GraceAnswer, ParameterRule, ProviderOptions, ProviderTotals, Rotatio
 
 /// A grant of one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FamilyId(usize);
+pub struct FamilyId(pub(super) usize);
 
 /// The tokens that a grant begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +159,10 @@ impl Grants {
     pub(super) fn live(&self, family: FamilyId) -> Result<Live, End> {
         let family = &self.families[family.0];
         family.end.map_or_else(|| Ok(family.live.clone()), Err)
+    }
+
+    pub(super) fn family_of(&self, refresh_token: &str) -> Option<FamilyId> {
+        self.refresh_tokens.get(refresh_token).map(|token| token.family)
     }
 
     pub(super) fn families(&self) -> Vec<FamilyId> {

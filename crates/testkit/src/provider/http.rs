@@ -1,6 +1,7 @@
 //! Connections of a provider. HTTP is written by hand, because no library sends half an answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,6 +19,9 @@ pub(super) struct Message {
     head: String,
     pub(super) body: Vec<u8>,
 }
+
+/// A request in progress, which counts until this value is dropped.
+struct Open(Arc<Shared>);
 
 /// The longest head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -70,9 +74,10 @@ async fn reply(shared: &Arc<Shared>, endpoint: Endpoint, message: &Message, faul
         Err(refusal) => return refusal.reply(),
     };
     shared.grants().requests.push(request.clone());
+    let _open = Open::of(shared);
     let _in_progress = Refresh::of(shared, &request);
     tokio::time::sleep(fault.before).await;
-    let honest = if fault.acts { act(shared, &request) } else { Reply::new(200, "{}") };
+    let honest = if fault.acts { act(shared, &request, message) } else { Reply::new(200, "{}") };
     tokio::time::sleep(fault.after).await;
     if let Some(gate) = &fault.gate {
         gate.passed().await;
@@ -80,7 +85,10 @@ async fn reply(shared: &Arc<Shared>, endpoint: Endpoint, message: &Message, faul
     fault.answer.reply(honest)
 }
 
-fn act(shared: &Shared, request: &ProviderRequest) -> Reply {
+fn act(shared: &Shared, request: &ProviderRequest, message: &Message) -> Reply {
+    if let Some(foreign) = &shared.foreign {
+        return foreign.answer(request.endpoint, message);
+    }
     let options = &shared.options;
     let now = shared.now();
     let outcome = request.authenticate(options).and_then(|()| match request.endpoint {
@@ -96,6 +104,21 @@ fn act(shared: &Shared, request: &ProviderRequest) -> Reply {
         }
     });
     outcome.unwrap_or_else(|refusal| refusal.reply())
+}
+
+// === impl Open ===
+
+impl Open {
+    fn of(shared: &Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::SeqCst);
+        Open(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 // === impl Refusal ===

@@ -311,3 +311,58 @@ fn a_challenge_is_that_of_the_rfc() {
     let challenge = grants::challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
     assert_eq!(challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
 }
+
+/// A provider whose decisions are those of `oauth-as`, with a retry window of so many seconds, and its clock.
+async fn foreign(seconds: u64) -> (Provider, Arc<ManualClock>) {
+    let clock = ManualClock::at_present();
+    let options = ProviderOptions {
+        server: ProviderServer::OAuthAs,
+        grace: Duration::from_secs(seconds),
+        clock: Arc::clone(&clock) as _,
+        ..Default::default()
+    };
+    (Provider::start(options).await, clock)
+}
+
+#[tokio::test]
+async fn oauth_as_ends_a_grant_whose_refresh_token_is_used_after_its_window() {
+    for seconds in [0, 30, 30 * 60] {
+        let (provider, clock) = foreign(seconds).await;
+        let first = provider.grant("ada", &["read"]);
+        let other = provider.grant("bob", &["read", "write"]);
+        assert_eq!(provider.live(first.family).unwrap().refresh_token, first.refresh_token);
+        let (second, access) = refreshed(&provider, &first.refresh_token).await;
+        if seconds > 0 {
+            clock.advance(Duration::from_secs(seconds - 1));
+            assert_eq!(refreshed(&provider, &first.refresh_token).await, (second.clone(), access.clone()));
+            clock.advance(Duration::from_secs(1));
+        }
+        let live = provider.live(first.family).unwrap();
+        assert_eq!((live.refresh_token, live.access_token, live.generation), (second.clone(), access, 1));
+        assert_eq!((live.user, live.scopes), ("ada".to_owned(), vec!["read".to_owned()]));
+
+        assert_eq!(refused(&refresh(&provider, &first.refresh_token).await), invalid_grant());
+        assert_eq!(provider.live(first.family), Err(End::Reuse));
+        assert_eq!(refused(&refresh(&provider, &second).await), invalid_grant());
+        assert_eq!(provider.family_of(&second), Some(first.family));
+        let totals = provider.totals();
+        assert_eq!((totals.exchanges, totals.reuses, totals.ended), (1 + usize::from(seconds > 0), 1, 1));
+        assert!(provider.live(other.family).is_ok());
+    }
+}
+
+#[tokio::test]
+async fn oauth_as_acts_on_requests_whose_answers_are_lost() {
+    let (provider, clock) = foreign(0).await;
+    let issued = provider.grant("ada", &["read"]);
+    assert_eq!(issued.expire_time, clock.now().plus_micros(3_600_000_000));
+    provider.fail([ProviderFault::answer_lost(), ProviderFault::unread()]);
+    assert_eq!(refresh(&provider, &issued.refresh_token).await, b"");
+    let live = provider.live(issued.family).unwrap();
+    assert_eq!((live.generation, provider.family_of(&live.refresh_token)), (1, Some(issued.family)));
+    assert_eq!(refresh(&provider, &live.refresh_token).await, b"");
+    assert_eq!(provider.live(issued.family).unwrap(), live);
+    provider.end(issued.family);
+    assert_eq!(provider.live(issued.family), Err(End::Withdrawn));
+    assert_eq!(refused(&refresh(&provider, &live.refresh_token).await), invalid_grant());
+}

@@ -27,6 +27,8 @@ pub struct Definition {
     /// one that a discovery document names, has neither.
     pub origins: Vec<Target>,
     pub identity: Option<Identity>,
+    /// The origins that get `identity` in place of `origins`, which then only get `headers`.
+    pub identity_origins: Option<Vec<Target>>,
     pub headers: HeaderMap,
     pub trust: Trust,
     pub timeouts: Timeouts,
@@ -117,7 +119,11 @@ impl Definition {
 
     /// The identity for a target.
     pub(crate) fn identity(&self, target: &Target) -> Option<&Identity> {
-        self.identity.as_ref().filter(|_| self.knows(target))
+        let is_for = |target: &Target| match &self.identity_origins {
+            Some(origins) => origins.iter().any(|origin| origin.origin() == target.origin()),
+            None => self.knows(target),
+        };
+        self.identity.as_ref().filter(|_| is_for(target))
     }
 
     /// The request as it is sent to a target.

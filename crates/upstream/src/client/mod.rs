@@ -6,6 +6,7 @@ mod breaker;
 mod connection;
 mod definition;
 mod dial;
+mod http2;
 mod io;
 mod pool;
 mod tunnel;
@@ -43,7 +44,7 @@ pub use http::header::{AUTHORIZATION, HeaderMap};
 pub struct Client {
     network: Arc<Network>,
     definition: Definition,
-    /// For the origins of the definition.
+    /// For the origins that get the identity of the definition.
     known: Handshakes,
     /// For all others, from the first call to one of them on.
     anonymous: OnceLock<Handshakes>,
@@ -51,11 +52,30 @@ pub struct Client {
     checked: OnceLock<(HttpUrl, Target)>,
     pool: Pool,
     places: Semaphore,
-    breaker: Breaker,
-    /// For calls whose outages say nothing about the others.
-    breaker_apart: Breaker,
+    /// One for each kind of calls.
+    breakers: [Breaker; 4],
     last_use: Mutex<Instant>,
     observer: Observer,
+}
+
+/// The purpose of a call. Endpoints with different purposes may be different systems, of which one can be away alone.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose {
+    /// The calls that the connector is there for: log-ins, tokens.
+    Main,
+    /// Revocations.
+    Revocation,
+    /// Documents of issuers, and profiles of users.
+    Document,
+    /// Codes for devices.
+    Device,
+}
+
+/// The protocol of a call.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Http1,
+    Http2,
 }
 
 // === impl Client ===
@@ -72,8 +92,7 @@ impl Client {
         Ok(Client {
             pool: Pool::new(definition.limits.idle, kept),
             places: Semaphore::new(definition.limits.concurrency),
-            breaker: Breaker::new(&definition.limits),
-            breaker_apart: Breaker::new(&definition.limits),
+            breakers: std::array::from_fn(|_| Breaker::new(&definition.limits)),
             last_use: Mutex::new(Instant::now()),
             observer: network.metrics.observer(None),
             network,
@@ -89,28 +108,41 @@ impl Client {
         Client { observer: self.network.metrics.observer(Some(connector)), ..self }
     }
 
+    /// Has spans name the credential source of the client.
+    pub(crate) fn of_source(self, source: Uuid) -> Self {
+        Client { observer: self.network.metrics.observer_of_source(source), ..self }
+    }
+
     /// Makes a call. Redirects are responses like others; they are not followed.
     ///
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send(&self, request: Request) -> Result<Response, CallError> {
-        self.send_by(&self.breaker, request).await
+        self.send_as(Purpose::Main, request).await
     }
 
-    /// Makes a call to an endpoint that others can do without. If it is away, only calls like this one are held back.
+    /// Makes a call with another purpose. If its endpoint is away, only calls for the same purpose are held back.
     ///
     /// # Errors
     /// There is no complete response within the limits.
-    pub async fn send_apart(&self, request: Request) -> Result<Response, CallError> {
-        self.send_by(&self.breaker_apart, request).await
+    pub async fn send_as(&self, purpose: Purpose, request: Request) -> Result<Response, CallError> {
+        self.send_by(&self.breakers[purpose as usize], Protocol::Http1, request).await
     }
 
-    async fn send_by(&self, breaker: &Breaker, request: Request) -> Result<Response, CallError> {
+    /// Makes a call over HTTP/2, on a connection of its own. The trailers of the response are among its headers.
+    ///
+    /// # Errors
+    /// There is no complete response within the limits.
+    pub async fn send_http2(&self, request: Request) -> Result<Response, CallError> {
+        self.send_by(&self.breakers[Purpose::Main as usize], Protocol::Http2, request).await
+    }
+
+    async fn send_by(&self, breaker: &Breaker, protocol: Protocol, request: Request) -> Result<Response, CallError> {
         self.touch();
         let target = self.target(&request.url);
         let observed = self.observer.begin(&request.method, target.as_deref().ok());
         let outcome = match &target {
-            Ok(target) => self.admit(breaker, target, request).instrument(observed.span()).await,
+            Ok(target) => self.admit((breaker, protocol), target, request).instrument(observed.span()).await,
             Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
         };
         observed.end(outcome.as_ref().map(|response| response.status).map_err(|error| &error.fault));
@@ -118,7 +150,12 @@ impl Client {
     }
 
     /// Makes a call if its breaker admits it, within the time that it may take.
-    async fn admit(&self, breaker: &Breaker, target: &Target, request: Request) -> Result<Response, CallError> {
+    async fn admit(
+        &self,
+        (breaker, protocol): (&Breaker, Protocol),
+        target: &Target,
+        request: Request,
+    ) -> Result<Response, CallError> {
         let unsent = |fault| CallError { fault, sent: false };
         let timeouts = self.definition.timeouts;
         let total = Instant::now() + timeouts.total;
@@ -127,7 +164,14 @@ impl Client {
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
         let attempt = Attempt::new(breaker.admit().map_err(open)?, timeouts);
         let start = Instant::now();
-        let outcome = match timeout_at(deadline, self.call(target, request, &attempt)).await {
+        let call = async {
+            match protocol {
+                Protocol::Http1 => self.call(target, request, &attempt).await,
+                // On the heap, because most calls do without.
+                Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
+            }
+        };
+        let outcome = match timeout_at(deadline, call).await {
             Ok(outcome) => outcome,
             Err(_) if deadline < total => Err(Fault::CallerTimeout),
             Err(_) => Err(Fault::TotalTimeout),
@@ -237,7 +281,7 @@ impl Client {
 
     /// The parameters of handshakes with a target.
     fn tls(&self, target: &Target) -> Result<&Handshakes, Fault> {
-        if self.definition.identity.is_none() || self.definition.knows(target) {
+        if self.definition.identity.is_none() || self.definition.identity(target).is_some() {
             return Ok(&self.known);
         }
         if let Some(anonymous) = self.anonymous.get() {

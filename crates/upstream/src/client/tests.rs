@@ -93,6 +93,7 @@ async fn a_request_that_did_not_leave_is_sent_over_another_connection() {
         let definition = Definition {
             origins: vec![target.clone()],
             identity: None,
+            identity_origins: None,
             headers: HeaderMap::new(),
             trust: Trust::public(),
             timeouts: Timeouts { connect: 10 * second, read: 10 * second, total: 60 * second },
@@ -119,7 +120,7 @@ async fn a_request_that_did_not_leave_is_sent_over_another_connection() {
             }
             taken
         };
-        let attempt = Attempt::new(client.breaker.admit().unwrap(), client.definition.timeouts);
+        let attempt = Attempt::new(client.breakers[0].admit().unwrap(), client.definition.timeouts);
         let response = client.call_over(kept, &target, server.request(), &attempt).await;
         assert_eq!(response.unwrap().body, "other", "{end:?}");
         attempt.dismiss();

@@ -153,6 +153,11 @@ impl AssertionKey {
         Ok(AssertionKey { algorithm: algorithm.ok_or(AssertionError::Unsupported)?, kid, key })
     }
 
+    /// Returns whether a private key signs assertions, by the algorithm of its public key as the facts of a certificate name it.
+    pub fn signs(public_key_algorithm: &str) -> bool {
+        public_key_algorithm.starts_with("RSA ") || ["EC P-256", "EC P-384", "Ed25519"].contains(&public_key_algorithm)
+    }
+
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AssertionError> {
         let signer = self.key.choose_scheme(&[self.algorithm.scheme]).ok_or(AssertionError::NotSigned)?;
         let signature = signer.sign(message).map_err(|_| AssertionError::NotSigned)?;

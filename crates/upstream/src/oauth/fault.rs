@@ -20,8 +20,8 @@ pub enum TokenFault {
     /// The response is neither a success nor has it an error code.
     #[error("status {} without an error code of OAuth", status.as_u16())]
     Status { status: StatusCode, retry_after: Option<Duration> },
-    /// The status says success, and the body is neither JSON nor a form.
-    #[error("the body of the response is neither a JSON object nor a form")]
+    /// The status says success, and the body is neither JSON nor a form, or lacks what it must have.
+    #[error("the body of the response is neither a JSON object nor a form, or lacks what it must have")]
     BodyMalformed { status: StatusCode },
 }
 
@@ -54,7 +54,7 @@ pub struct ErrorCode {
 
 /// The codes of RFC 6749 (5.2, 4.1.2.1), RFC 8628 (3.5), RFC 8707 (2), RFC 9449 (5) and OpenID Connect Core (3.1.2.6), and those of providers
 /// that have their own.
-const CODES: [(&str, TokenFailure); 28] = [
+const CODES: [(&str, TokenFailure); 29] = [
     ("invalid_request", TokenFailure::Request),
     ("invalid_client", TokenFailure::Connection),
     ("invalid_grant", TokenFailure::Grant),
@@ -75,6 +75,7 @@ const CODES: [(&str, TokenFailure); 28] = [
     ("consent_required", TokenFailure::User),
     // Microsoft
     ("mfa_required", TokenFailure::User),
+    ("authorization_declined", TokenFailure::User),
     // GitHub
     ("bad_verification_code", TokenFailure::Grant),
     ("bad_refresh_token", TokenFailure::Grant),
@@ -105,12 +106,20 @@ impl TokenFault {
     /// The class of the failure.
     pub fn class(&self) -> TokenFailure {
         match self {
+            // Whoever refuses the certificate has not read the request, although it was written.
+            TokenFault::Call(error) if error.refuses_certificate() => TokenFailure::Connection,
             TokenFault::Call(CallError { sent: true, .. }) | TokenFault::BodyMalformed { .. } => TokenFailure::Unknown,
             TokenFault::Call(CallError { fault: Fault::Refused(_), .. }) | TokenFault::Request(_) => {
                 TokenFailure::Connection
             }
             TokenFault::Call(_) => TokenFailure::Transient,
             TokenFault::Refused { status, code, .. } => match (code.class, of_status(*status)) {
+                // Auth0 and Atlassian refuse a client in this way.
+                (Some(TokenFailure::User), _)
+                    if *status == StatusCode::UNAUTHORIZED && code.name == "access_denied" =>
+                {
+                    TokenFailure::Connection
+                }
                 // A server that says that it fails, and by its status that it did not process the request.
                 (Some(TokenFailure::Unknown), TokenFailure::Transient) => TokenFailure::Transient,
                 (Some(class), _) => class,
@@ -138,11 +147,29 @@ impl TokenFault {
     pub fn refuses_client(&self) -> bool {
         const CODES: [&str; 3] = ["invalid_client", "incorrect_client_credentials", "bad_client_secret"];
         match self {
+            TokenFault::Refused { status, code, .. } if *status == StatusCode::UNAUTHORIZED => {
+                CODES.contains(&code.name) || ["access_denied", "unauthorized_client"].contains(&code.name)
+            }
             TokenFault::Refused { status, code, .. } => !status.is_server_error() && CODES.contains(&code.name),
-            TokenFault::Call(_)
+            // A gateway may have said so, after the endpoint.
+            TokenFault::Status { .. }
+            | TokenFault::Call(_)
             | TokenFault::Request(_)
-            | TokenFault::Status { .. }
             | TokenFault::BodyMalformed { .. } => false,
+        }
+    }
+
+    /// Returns whether the endpoint answered, whatever it said; `None` if the request did not leave. A gateway that has no answer of the
+    /// endpoint says so.
+    pub fn is_answered(&self) -> Option<bool> {
+        match self {
+            TokenFault::Call(error) if error.refuses_certificate() => Some(true),
+            TokenFault::Call(CallError { sent: false, .. }) | TokenFault::Request(_) => None,
+            TokenFault::Call(CallError { fault, .. }) => Some(fault.is_answer()),
+            TokenFault::Refused { status, .. } | TokenFault::Status { status, .. } => {
+                Some(!matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT))
+            }
+            TokenFault::BodyMalformed { .. } => Some(true),
         }
     }
 

@@ -1,8 +1,9 @@
-//! The client of an authorisation server: it sends users to the authorisation endpoint, exchanges grants for tokens at the token endpoint
-//! (RFC 6749), and revokes tokens at the revocation endpoint (RFC 7009).
+//! The client of an authorisation server: it sends users to the authorisation endpoint, or has them type a code (RFC 8628), exchanges grants
+//! for tokens at the token endpoint (RFC 6749), and revokes tokens at the revocation endpoint (RFC 7009).
 
 mod assertion;
 mod authorize;
+mod device;
 mod fault;
 mod request;
 mod response;
@@ -15,11 +16,13 @@ use jackfield_domain::connection::TokenContentType;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use tokio::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, Request};
 
 pub use self::assertion::{AssertionError, AssertionKey, ClientAssertion, RsaScheme};
 pub use self::authorize::AuthorizationRequest;
+pub use self::device::{DeviceAuthorization, DeviceAuthorizationEndpoint};
 pub use self::fault::{ErrorCode, TokenFailure, TokenFault};
+pub(crate) use self::response::read as read_tokens;
 pub use self::response::{AccessFlaw, AccessToken, MAX_LIFETIME, TokenResponse};
 pub use self::revocation::{Revocation, RevocationEndpoint};
 
@@ -44,6 +47,8 @@ pub enum ClientAuthentication {
     SecretPost { client_id: String, client_secret: Secret },
     /// `private_key_jwt`: a signature in the body.
     PrivateKeyJwt(Box<ClientAssertion>),
+    /// `tls_client_auth` and `self_signed_tls_client_auth`: the certificate of the connection, and the id in the body (RFC 8705 2).
+    Certificate { client_id: String },
 }
 
 /// A grant: the proof of an authorisation that is exchanged for tokens (RFC 6749 1.3).
@@ -51,6 +56,8 @@ pub enum ClientAuthentication {
 pub enum Grant<'a> {
     /// An authorisation code (RFC 6749 4.1.3), with the verifier of its challenge (RFC 7636 4.5).
     AuthorizationCode { code: &'a Secret, redirect_uri: &'a RedirectUri, code_verifier: &'a Secret },
+    /// A device code (RFC 8628 3.4). It is sent again and again until the user has decided.
+    DeviceCode { device_code: &'a Secret },
     /// A refresh token (RFC 6749 6). Some servers demand the scopes again.
     RefreshToken { refresh_token: &'a Secret, scope: Option<&'a str> },
     /// The client itself (RFC 6749 4.4).
@@ -65,7 +72,12 @@ impl TokenEndpoint<'_> {
     /// # Errors
     /// The endpoint refused the grant, or there is no usable response. [`TokenFault::class`] says if the grant may be spent.
     pub async fn exchange(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<TokenResponse, TokenFault> {
-        response::read(&self.client.send(self.request(grant.members(), deadline)?).await?)
+        response::read(&self.client.send(self.message(grant, deadline)?).await?)
+    }
+
+    /// The request that exchanges a grant. A probe sends it over a connection of its own.
+    pub(crate) fn message(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<Request, TokenFault> {
+        self.request(grant.members(), deadline)
     }
 }
 
@@ -76,6 +88,7 @@ impl ClientAuthentication {
     pub fn client_id(&self) -> &str {
         match self {
             ClientAuthentication::None { client_id }
+            | ClientAuthentication::Certificate { client_id }
             | ClientAuthentication::SecretBasic { client_id, .. }
             | ClientAuthentication::SecretPost { client_id, .. } => client_id,
             ClientAuthentication::PrivateKeyJwt(assertion) => assertion.client_id(),

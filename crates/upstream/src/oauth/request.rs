@@ -15,6 +15,7 @@ use crate::client::{Request, basic};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 // === impl TokenEndpoint ===
 
@@ -25,7 +26,9 @@ impl TokenEndpoint<'_> {
         let assertion = self.authentication.assertion()?;
         let mut members: Vec<(&str, &str)> = members;
         match self.authentication {
-            ClientAuthentication::None { client_id } => members.push(("client_id", client_id)),
+            ClientAuthentication::None { client_id } | ClientAuthentication::Certificate { client_id } => {
+                members.push(("client_id", client_id));
+            }
             ClientAuthentication::SecretPost { client_id, client_secret } => {
                 members.extend([("client_id", client_id.as_str()), ("client_secret", client_secret.expose())]);
             }
@@ -72,6 +75,9 @@ impl Grant<'_> {
                 ("redirect_uri", redirect_uri.as_str()),
                 ("code_verifier", code_verifier.expose()),
             ],
+            Grant::DeviceCode { device_code } => {
+                vec![("grant_type", DEVICE_CODE_GRANT), ("device_code", device_code.expose())]
+            }
             Grant::RefreshToken { refresh_token, scope } => {
                 let mut members = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
                 members.extend(scope.map(|scope| ("scope", scope)));

@@ -9,9 +9,11 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use jackfield_domain::Secret;
+use jackfield_domain::value::url::HttpUrl;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
+use super::device::DeviceAuthorization;
 use super::fault::{ErrorCode, TokenFault};
 use super::revocation::Revocation;
 use crate::client::Response;
@@ -22,8 +24,9 @@ pub struct TokenResponse {
     pub access: Result<AccessToken, AccessFlaw>,
     /// The refresh token. If there is none, the one that was sent stays good (RFC 6749 6).
     pub refresh_token: Option<Secret>,
-    /// The time for which the refresh token is good, if the server tells it.
-    pub refresh_lifetime: Option<Duration>,
+    /// The time after which the user has to authorise again, if the server tells it: the rest of the authorisation, or else the time for which
+    /// the refresh token is good.
+    pub authorization_lifetime: Option<Duration>,
     pub id_token: Option<Secret>,
 }
 
@@ -55,10 +58,23 @@ pub enum AccessFlaw {
 
 /// The longest lifetime that is believed. A longer one means that the token does not expire.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The members that tell the rest of an authorisation: those of drafts of the IETF (the authorisation, and then its refresh token), and those
+/// that Google and LinkedIn, Intuit, and Keycloak have for the refresh token.
+const AUTHORIZATION_LIFETIMES: [&str; 5] = [
+    "authorization_expires_in",
+    "refresh_token_timeout",
+    "refresh_token_expires_in",
+    "x_refresh_token_expires_in",
+    "refresh_expires_in",
+];
 /// The longest token, in characters.
 const MAX_TOKEN: usize = 64 * 1024;
 const MAX_SCOPE: usize = 4_096;
 const MAX_TYPE: usize = 64;
+/// The longest device code, user code and verification URI, in characters.
+const MAX_DEVICE_CODE: usize = 4_096;
+const MAX_USER_CODE: usize = 64;
+const MAX_URI: usize = 2_048;
 /// The longest wait that a server can ask for.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
@@ -69,7 +85,7 @@ struct Members(Map<String, Value>);
 ///
 /// # Errors
 /// The endpoint refused, or the response says neither.
-pub(super) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
+pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
     let (status, retry_after) = (response.status, retry_after(&response.headers));
     let members = Members::of(response);
     // Slack and GitHub refuse with 200.
@@ -79,6 +95,24 @@ pub(super) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
     match status {
         StatusCode::OK | StatusCode::CREATED => {
             members.map(Members::tokens).ok_or(TokenFault::BodyMalformed { status })
+        }
+        status => Err(TokenFault::Status { status, retry_after }),
+    }
+}
+
+/// Reads the response of a device authorisation endpoint (RFC 8628 3.2).
+///
+/// # Errors
+/// The endpoint refused, or the response lacks something.
+pub(super) fn read_device(response: &Response) -> Result<DeviceAuthorization, TokenFault> {
+    let (status, retry_after) = (response.status, retry_after(&response.headers));
+    let members = Members::of(response);
+    if let Some(code) = members.as_ref().and_then(Members::error) {
+        return Err(TokenFault::Refused { status, code, retry_after });
+    }
+    match status {
+        StatusCode::OK | StatusCode::CREATED => {
+            members.and_then(Members::device).ok_or(TokenFault::BodyMalformed { status })
         }
         status => Err(TokenFault::Status { status, retry_after }),
     }
@@ -153,15 +187,36 @@ impl Members {
     }
 
     fn tokens(mut self) -> TokenResponse {
-        let refresh_lifetime = ["refresh_token_expires_in", "x_refresh_token_expires_in", "refresh_token_timeout"]
-            .into_iter()
-            .find_map(|name| seconds(self.0.get(name)?).ok().flatten());
+        let told = |name: &&str| seconds(self.0.get(*name)?).ok().flatten();
+        let authorization_lifetime = AUTHORIZATION_LIFETIMES.iter().find_map(told);
         TokenResponse {
             refresh_token: self.token("refresh_token"),
-            refresh_lifetime,
+            authorization_lifetime,
             id_token: self.token("id_token"),
             access: self.access(),
         }
+    }
+
+    /// The codes of a device authorisation. `None` if something is missing or cannot be used.
+    fn device(mut self) -> Option<DeviceAuthorization> {
+        let lifetime = seconds(self.0.get("expires_in")?).ok()??;
+        let interval = self.0.get("interval").map_or(Ok(None), seconds).ok()?;
+        // Google has another name for it, which drafts had.
+        let verification_uri = self.url("verification_uri").or_else(|| self.url("verification_url"))?;
+        let complete = self.url("verification_uri_complete");
+        Some(DeviceAuthorization {
+            device_code: self.token("device_code").filter(|code| code.expose().len() <= MAX_DEVICE_CODE)?,
+            user_code: self.token("user_code").filter(|code| code.expose().len() <= MAX_USER_CODE)?,
+            verification_uri,
+            verification_uri_complete: complete.map(|url| Secret::new(url.as_str().to_owned())),
+            lifetime,
+            interval,
+        })
+    }
+
+    /// A URL that a user can be sent to.
+    fn url(&self, name: &str) -> Option<HttpUrl> {
+        HttpUrl::parse(name, self.0.get(name)?.as_str()?, MAX_URI).ok()
     }
 
     fn access(&mut self) -> Result<AccessToken, AccessFlaw> {

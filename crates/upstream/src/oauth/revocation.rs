@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::response;
 use super::{ClientAuthentication, TokenEndpoint, TokenFault};
-use crate::client::Client;
+use crate::client::{Client, Purpose};
 
 /// A revocation endpoint, and the client that is registered there.
 pub struct RevocationEndpoint<'a> {
@@ -51,6 +51,6 @@ impl RevocationEndpoint<'_> {
             RevokedTokenKind::AccessToken => "access_token",
         };
         let request = endpoint.request(vec![("token", token.expose()), ("token_type_hint", hint)], deadline)?;
-        response::read_revocation(&self.client.send_apart(request).await?)
+        response::read_revocation(&self.client.send_as(Purpose::Revocation, request).await?)
     }
 }

@@ -1,4 +1,4 @@
-//! The metadata of issuers (OpenID Connect Discovery 1.0, RFC 8414, RFC 8705 5, RFC 9207).
+//! The metadata of issuers (OpenID Connect Discovery 1.0, RFC 9207), and what was read of it.
 
 use std::sync::Arc;
 
@@ -9,15 +9,17 @@ use serde::Deserialize;
 use super::algorithm::Algorithm;
 use super::documents::{Documents, Fetcher};
 use super::fault::DocumentFault;
+use super::published::{DocumentUrls, ProviderEndpoints, endpoints, usable_url};
 use crate::bounded::BoundedList;
 use crate::clients::ClientId;
 
 /// The metadata of issuers, as connections have fetched it.
 pub struct Discovery {
     documents: Documents<ProviderMetadata>,
+    endpoints: Documents<ProviderEndpoints>,
 }
 
-/// The metadata of an issuer. Its URLs are those of others: the egress policy holds for each call to one.
+/// The metadata of an issuer that signs ID tokens, in a discovery document that is whole. Its URLs are those of others: the egress policy holds for each call to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderMetadata {
     /// The issuer, byte for byte the one that was asked.
@@ -35,17 +37,6 @@ pub struct ProviderMetadata {
     pub code_challenge_methods: Vec<String>,
     /// Authorisation responses have the parameter `iss` (RFC 9207).
     pub sends_response_issuer: bool,
-    /// The endpoints for clients that present a certificate.
-    pub mtls_aliases: MtlsAliases,
-}
-
-/// Endpoints that demand the certificate of a client (RFC 8705 5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MtlsAliases {
-    pub token_endpoint: Option<HttpUrl>,
-    pub userinfo_endpoint: Option<HttpUrl>,
-    pub revocation_endpoint: Option<HttpUrl>,
-    pub device_authorization_endpoint: Option<HttpUrl>,
 }
 
 /// The reason why an authorisation response is not from the issuer that was asked (RFC 9207 2.4).
@@ -71,22 +62,12 @@ struct Body {
     token_endpoint_auth_methods_supported: Option<Names>,
     code_challenge_methods_supported: Option<Names>,
     authorization_response_iss_parameter_supported: Option<bool>,
-    mtls_endpoint_aliases: Option<Aliases>,
-}
-
-#[derive(Default, Deserialize)]
-struct Aliases {
-    token_endpoint: Option<String>,
-    userinfo_endpoint: Option<String>,
-    revocation_endpoint: Option<String>,
-    device_authorization_endpoint: Option<String>,
 }
 
 type Names = BoundedList<String, MAX_NAMES>;
 
 /// The most names in a list. Those after it count as if they were not there.
 const MAX_NAMES: usize = 64;
-const MAX_URL: usize = 2_048;
 /// The method of clients where the metadata names none (OpenID Connect Discovery 1.0 3).
 const DEFAULT_AUTH_METHOD: &str = "client_secret_basic";
 
@@ -95,19 +76,8 @@ const DEFAULT_AUTH_METHOD: &str = "client_secret_basic";
 /// # Errors
 /// There is none, it is that of another issuer, or a part of it is unusable.
 pub async fn discover(fetcher: &Fetcher<'_>, issuer: &str) -> Result<ProviderMetadata, DocumentFault> {
-    let url = configuration_url(issuer)?;
-    ProviderMetadata::of(fetcher.fetch(&url, None).await?, issuer)
-}
-
-/// The URL of the metadata of an issuer (OpenID Connect Discovery 1.0 4.1).
-fn configuration_url(issuer: &str) -> Result<HttpUrl, DocumentFault> {
-    let parse = |text: &str| HttpUrl::parse("issuer", text, MAX_URL).ok();
-    let permitted = parse(issuer)
-        .and_then(|url| url.require_base("issuer").ok())
-        .and_then(|url| url.require_https_unless_loopback("issuer").ok());
-    let base = permitted.ok_or(DocumentFault::IssuerInvalid)?;
-    let base = base.as_str().strip_suffix('/').unwrap_or(base.as_str());
-    parse(&format!("{base}/.well-known/openid-configuration")).ok_or(DocumentFault::IssuerInvalid)
+    let urls = DocumentUrls::of(issuer)?;
+    ProviderMetadata::of(fetcher.fetch(&urls.openid, None).await?, issuer)
 }
 
 /// Checks from which issuer an authorisation response is, before the code in it goes anywhere. The texts are compared byte for byte.
@@ -133,7 +103,7 @@ pub fn check_response_issuer(
 impl Discovery {
     /// Keeps the metadata of at most so many issuers.
     pub fn new(max: usize) -> Self {
-        Discovery { documents: Documents::new(max) }
+        Discovery { documents: Documents::new(max), endpoints: Documents::new(max) }
     }
 
     /// Returns the metadata of an issuer, and asks for it if it is not known or too old.
@@ -142,19 +112,42 @@ impl Discovery {
     /// As with [`discover`]. Nothing is kept then but the fault, for a few seconds.
     pub async fn metadata(&self, fetcher: &Fetcher<'_>, issuer: &str) -> Result<Arc<ProviderMetadata>, DocumentFault> {
         // Two issuers that differ in a slash at the end have the same URL, so the text is compared again.
-        let url = configuration_url(issuer)?;
+        let url = DocumentUrls::of(issuer)?.openid;
         let metadata = self.documents.get(fetcher, &url, discover(fetcher, issuer)).await?;
         if metadata.issuer == issuer { Ok(metadata) } else { Err(DocumentFault::IssuerMismatch) }
+    }
+
+    /// Returns the endpoints of an issuer, and asks for them if they are not known or too old. If the issuer does not answer then, those that
+    /// it published last are used, however old they are.
+    ///
+    /// # Errors
+    /// It publishes none, or the document is that of another issuer. Nothing is kept then but the fault, for a few seconds.
+    pub async fn endpoints(
+        &self,
+        fetcher: &Fetcher<'_>,
+        issuer: &str,
+    ) -> Result<Arc<ProviderEndpoints>, DocumentFault> {
+        let url = DocumentUrls::of(issuer)?.openid;
+        let found = self.endpoints.get_or_last(fetcher, &url, endpoints(fetcher, issuer)).await?;
+        if found.issuer == issuer { Ok(found) } else { Err(DocumentFault::IssuerMismatch) }
+    }
+
+    /// The endpoints that an issuer published last, as a connection has fetched them.
+    pub fn last_endpoints(&self, id: ClientId, issuer: &str) -> Option<Arc<ProviderEndpoints>> {
+        let url = DocumentUrls::of(issuer).ok()?.openid;
+        self.endpoints.last(id, &url).filter(|last| last.issuer == issuer)
     }
 
     /// Forgets what was fetched for a connection.
     pub fn remove(&self, id: ClientId) {
         self.documents.remove(id);
+        self.endpoints.remove(id);
     }
 
     /// Forgets what was fetched for a tenant.
     pub fn remove_tenant(&self, tenant: TenantId) {
         self.documents.remove_tenant(tenant);
+        self.endpoints.remove_tenant(tenant);
     }
 }
 
@@ -168,7 +161,6 @@ impl ProviderMetadata {
         let required = |name, text| endpoint(name, text)?.ok_or(DocumentFault::Field(name));
         let names = |list: Option<Names>| list.map(|BoundedList(names)| names);
         let algorithms = names(body.id_token_signing_alg_values_supported);
-        let aliases = body.mtls_endpoint_aliases.unwrap_or_default();
         Ok(ProviderMetadata {
             issuer: body.issuer,
             authorization_endpoint: required("authorization_endpoint", body.authorization_endpoint)?,
@@ -186,29 +178,13 @@ impl ProviderMetadata {
                 .unwrap_or_else(|| vec![DEFAULT_AUTH_METHOD.to_owned()]),
             code_challenge_methods: names(body.code_challenge_methods_supported).unwrap_or_default(),
             sends_response_issuer: body.authorization_response_iss_parameter_supported.unwrap_or_default(),
-            mtls_aliases: MtlsAliases::of(aliases)?,
         })
     }
 }
 
-// === impl MtlsAliases ===
-
-impl MtlsAliases {
-    fn of(aliases: Aliases) -> Result<Self, DocumentFault> {
-        let alias = |text| endpoint("mtls_endpoint_aliases", text);
-        Ok(MtlsAliases {
-            token_endpoint: alias(aliases.token_endpoint)?,
-            userinfo_endpoint: alias(aliases.userinfo_endpoint)?,
-            revocation_endpoint: alias(aliases.revocation_endpoint)?,
-            device_authorization_endpoint: alias(aliases.device_authorization_endpoint)?,
-        })
-    }
-}
-
-/// The URL of an endpoint, if there is one. Tokens and secrets go there, so it has https.
+/// The URL of an endpoint, if there is one. One that cannot be used is a fault.
 fn endpoint(name: &'static str, text: Option<String>) -> Result<Option<HttpUrl>, DocumentFault> {
-    let parse = |text: String| HttpUrl::parse(name, &text, MAX_URL)?.require_https_unless_loopback(name);
-    text.map(parse).transpose().map_err(|_| DocumentFault::Field(name))
+    text.map(|text| usable_url(name, &text).ok_or(DocumentFault::Field(name))).transpose()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::fault::DocumentFault;
-use crate::client::{Client, Request};
+use crate::client::{Client, Purpose, Request};
 use crate::clients::{ClientId, cache_of};
 use crate::error::{CallError, Fault};
 
@@ -71,19 +71,28 @@ impl Fetcher<'_> {
         url: &HttpUrl,
         authorization: Option<HeaderValue>,
     ) -> Result<T, DocumentFault> {
-        let mut headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
-        headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
-        let url = url.clone();
-        let request = Request { method: Method::GET, url, headers, body: Bytes::new(), deadline: self.deadline };
-        let response = self.client.send(request).await?;
-        if response.status != StatusCode::OK {
-            return Err(DocumentFault::Status(response.status));
-        }
-        if response.body.len() > MAX_DOCUMENT {
-            return Err(DocumentFault::BodyTooLarge(MAX_DOCUMENT));
-        }
-        read(&response.body)
+        let mut request = document_request(url.clone(), self.deadline);
+        request.headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
+        let response = self.client.send_as(Purpose::Document, request).await?;
+        document(response.status, &response.body)
     }
+}
+
+/// The request for a document of JSON.
+pub(crate) fn document_request(url: HttpUrl, deadline: Option<Instant>) -> Request {
+    let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
+    Request { method: Method::GET, url, headers, body: Bytes::new(), deadline }
+}
+
+/// The document of a response.
+pub(super) fn document<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, DocumentFault> {
+    if status != StatusCode::OK {
+        return Err(DocumentFault::Status(status));
+    }
+    if body.len() > MAX_DOCUMENT {
+        return Err(DocumentFault::BodyTooLarge(MAX_DOCUMENT));
+    }
+    read(body)
 }
 
 /// Reads a document of JSON.
@@ -116,6 +125,34 @@ impl<T> Documents<T> {
             return known;
         }
         slot.fetch(fetcher, fetch).await
+    }
+
+    /// The same, but the last document if the issuer does not answer now. One that the issuer has withdrawn, or replaced by an unusable one,
+    /// is not used again.
+    pub(super) async fn get_or_last(
+        &self,
+        fetcher: &Fetcher<'_>,
+        url: &HttpUrl,
+        fetch: impl Future<Output = Result<T, DocumentFault>>,
+    ) -> Result<Arc<T>, DocumentFault> {
+        let fault = match self.get(fetcher, url, fetch).await {
+            Err(fault) => fault,
+            found => return found,
+        };
+        if !fault.is_silence() {
+            self.slot(fetcher, url).state().document = None;
+            return Err(fault);
+        }
+        let last = self.last(fetcher.id, url).ok_or_else(|| fault.clone())?;
+        tracing::debug!(error.type = fault.reason(), "an issuer does not answer, so its last document is used");
+        Ok(last)
+    }
+
+    /// The last document that was fetched, however old it is.
+    pub(super) fn last(&self, id: ClientId, url: &HttpUrl) -> Option<Arc<T>> {
+        let slot = self.slots.get(&(id, url.clone()))?;
+        let state = slot.state();
+        state.document.as_ref().map(|document| document.value.clone())
     }
 
     /// Returns a newer document than one that lacks something. `None` if it is too early to ask for one again.

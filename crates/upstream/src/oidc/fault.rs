@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use crate::error::{CallError, Fault};
+use crate::tls::TlsFault;
 
 /// A document of an issuer that cannot be had, or not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +92,63 @@ impl DocumentFault {
             DocumentFault::IssuerInvalid => "ISSUER_INVALID",
             DocumentFault::IssuerMismatch => "ISSUER_MISMATCH",
         }
+    }
+
+    /// Returns true if a later call may succeed, although nothing is changed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            DocumentFault::Call(error) => !matches!(error.fault, Fault::Refused(_)),
+            DocumentFault::Status(status) => {
+                status.is_server_error()
+                    || matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+            }
+            DocumentFault::BodyTooLarge(_)
+            | DocumentFault::BodyMalformed { .. }
+            | DocumentFault::Field(_)
+            | DocumentFault::IssuerInvalid
+            | DocumentFault::IssuerMismatch => false,
+        }
+    }
+
+    /// Returns true if the issuer did not answer, or says that it cannot now, so that nothing contradicts what it published before.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            // Somebody else may be there.
+            DocumentFault::Call(CallError { fault: Fault::Tls(TlsFault::ServerCertificate(_)), .. }) => false,
+            DocumentFault::Call(CallError { fault, .. }) => {
+                fault.is_outage() || matches!(fault, Fault::CallerTimeout | Fault::Busy | Fault::CircuitOpen { .. })
+            }
+            DocumentFault::Status(_) => self.is_transient(),
+            DocumentFault::BodyTooLarge(_)
+            | DocumentFault::BodyMalformed { .. }
+            | DocumentFault::Field(_)
+            | DocumentFault::IssuerInvalid
+            | DocumentFault::IssuerMismatch => false,
+        }
+    }
+
+    /// Returns true if there is no document, so that another place counts: a status that says so, or a page in its place.
+    pub(crate) fn is_no_document(&self) -> bool {
+        match self {
+            DocumentFault::Status(_) => !self.is_transient(),
+            DocumentFault::BodyMalformed { .. } => true,
+            DocumentFault::Call(_)
+            | DocumentFault::BodyTooLarge(_)
+            | DocumentFault::Field(_)
+            | DocumentFault::IssuerInvalid
+            | DocumentFault::IssuerMismatch => false,
+        }
+    }
+
+    /// Returns true if the issuer publishes nothing.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, DocumentFault::Status(StatusCode::NOT_FOUND | StatusCode::GONE))
+    }
+
+    /// The fault of two places together, in the first of which there is no document. It is that of the first place, unless the second one may
+    /// have a document.
+    pub(crate) fn or(self, second: DocumentFault) -> DocumentFault {
+        if second.is_no_document() { self } else { second }
     }
 
     /// Returns true if the fault says nothing about the next call: the caller stopped waiting, or there was no place for the call.

@@ -24,6 +24,8 @@ pub struct IdTokenRules<'a> {
     pub used_for: IdTokenUse<'a>,
     /// The access token that came with the ID token, for `at_hash`.
     pub access_token: Option<&'a Secret>,
+    /// The time for which the token is checked: that of the response which brought it.
+    pub time: Timestamp,
 }
 
 /// The request that the ID token answers.
@@ -55,13 +57,13 @@ impl IdTokenRules<'_> {
         jwks_uri: &HttpUrl,
         fetcher: &Fetcher<'_>,
     ) -> Result<IdTokenClaims, IdTokenFault> {
-        let (claims, signed) = self.examine(id_token.expose(), fetcher.now)?;
+        let (claims, signed) = self.examine(id_token.expose())?;
         keys.verify(fetcher, jwks_uri, &signed).await?;
         Ok(claims)
     }
 
     /// Checks all of a token but its signature.
-    fn examine<'t>(&self, token: &'t str, now: Timestamp) -> Result<(IdTokenClaims, Signed<'t>), IdTokenFault> {
+    fn examine<'t>(&self, token: &'t str) -> Result<(IdTokenClaims, Signed<'t>), IdTokenFault> {
         if token.len() > MAX_ID_TOKEN {
             return Err(IdTokenFault::Malformed("it is too long"));
         }
@@ -75,7 +77,7 @@ impl IdTokenRules<'_> {
         let (algorithm, kid) = self.header(&object(header, "the header is not a JSON object in base64")?)?;
         let claims = object(payload, "the payload is not a JSON object in base64")?;
         self.check_parties(&claims)?;
-        let (expire_time, issue_time) = check_times(&claims, now)?;
+        let (expire_time, issue_time) = check_times(&claims, self.time)?;
         self.check_nonce(&claims)?;
         self.check_access_token(&claims, algorithm)?;
         let claims = IdTokenClaims::of(claims, expire_time, issue_time)?;
@@ -157,6 +159,12 @@ impl IdTokenRules<'_> {
         let expected = URL_SAFE_NO_PAD.encode(&digest[..digest.len() / 2]);
         if given.as_str() == Some(&*expected) { Ok(()) } else { Err(IdTokenFault::WrongAccessToken) }
     }
+}
+
+/// The subject that an ID token claims. Nothing of the token is checked.
+pub fn claimed_subject(id_token: &Secret) -> Option<String> {
+    let claims = object(id_token.expose().split('.').nth(1)?, "the payload is not a JSON object in base64").ok()?;
+    claims.get("sub")?.as_str().map(str::to_owned)
 }
 
 /// Checks `exp`, `iat` and `nbf`, and returns the first two.

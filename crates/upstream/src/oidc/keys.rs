@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
-use super::documents::{Documents, Fetcher};
+use super::documents::{Documents, Fetcher, read};
 use super::fault::{DocumentFault, IdTokenFault};
 use super::jwk::{Jwk, Members};
 use crate::bounded::BoundedList;
@@ -93,6 +93,14 @@ impl KeySets {
     pub fn remove_tenant(&self, tenant: TenantId) {
         self.documents.remove_tenant(tenant);
     }
+}
+
+/// The number of keys in a key set, and of those by which signatures can be checked.
+pub(crate) fn count_keys(body: &[u8]) -> Result<(usize, usize), DocumentFault> {
+    let body: Body = read(body)?;
+    let BoundedList(keys) = &body.keys;
+    let all = keys.len();
+    Ok((all, KeySet::of(body).0.len()))
 }
 
 async fn fetch(fetcher: &Fetcher<'_>, url: &HttpUrl) -> Result<KeySet, DocumentFault> {

@@ -15,7 +15,7 @@ use super::certificate::{add_chain, expires_soon};
 use super::reason::of_fault;
 use super::report::{Facts, Report};
 use crate::client::{Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
-use crate::egress::{Allowance, Target};
+use crate::egress::{Allowance, Refusal, Target};
 use crate::error::Fault;
 use crate::tls::{Inspection, TlsFault, inspecting_config};
 
@@ -59,14 +59,20 @@ impl Call<'_> {
     }
 
     pub(super) fn check_policy(&self, report: &mut Report) -> Result<(), Fault> {
-        let Call { network, definition, url, target, .. } = self;
-        let checked = network.policy.check_url(url).and_then(|_| network.check(target, definition.proxy.as_ref()));
-        checked.map_err(|refusal| report.fault(ProbeStep::EgressPolicy, refusal.into(), Facts::default()))?;
+        let Call { network, definition, target, .. } = self;
+        let permitted = self.permitted();
+        permitted.map_err(|refusal| report.fault(ProbeStep::EgressPolicy, refusal.into(), Facts::default()))?;
         let because = self.because(&network.allowances(target, definition.proxy.as_ref()));
         let message =
             format!("The egress policy permits the URL{because}. It checks addresses when the name is resolved.");
         report.passed(ProbeStep::EgressPolicy, message, Facts::default());
         Ok(())
+    }
+
+    /// Checks that the egress policy permits the URL.
+    pub(super) fn permitted(&self) -> Result<(), Refusal> {
+        let Call { network, definition, url, target, .. } = self;
+        network.policy.check_url(url).and_then(|_| network.check(target, definition.proxy.as_ref()))
     }
 
     /// Waits for a place among the calls of a client.

@@ -12,6 +12,7 @@ use super::response::{Head, authentication, body, client_certificate, client_cer
 use crate::client::{AUTHORIZATION, Connected, Connection, Definition, Request, Responding};
 use crate::egress::Target;
 use crate::error::Fault;
+use crate::oidc::{DocumentFault, Published};
 use crate::tls::TlsFault;
 
 /// The body of a response. It is read when a verdict depends on it.
@@ -38,29 +39,34 @@ impl Call<'_> {
         }
         let has_credentials = self.has_credentials();
         let mut subject = subject;
-        let mut responding = match self.begin(connected, request).await {
+        let responding = match self.begin(connected, request).await {
             Ok(responding) => responding,
             Err(fault) => return Err(no_response(report, is_asked, fault)),
         };
-        if let Subject::Discovery { metadata: Some(plan), .. } = subject
-            && responding.status() == StatusCode::NOT_FOUND
-            && let Some(found) = self.second(plan).await
-        {
-            (responding, subject) = (found, &plan.subject);
+        let (mut head, mut answer) = received(responding);
+        if let Subject::Document { or: Some(plan), .. } = subject {
+            let is_none;
+            (answer, is_none) = self.lacks_document(head.status, answer).await;
+            if is_none && let Some(found) = self.second(plan).await {
+                ((head, answer), subject) = (received(found), &plan.subject);
+            }
         }
-        let mut head = Head { status: responding.status(), headers: responding.headers().clone(), license: None };
         // A server may refuse the certificate in a page, with this status.
-        let mut answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
-            true => Body::Read(self.read(responding).await),
-            false => Body::Unread(Box::new(responding)),
-        };
-        if let Body::Read(page) = &answer
+        if is_asked && head.status == StatusCode::BAD_REQUEST {
+            answer = Body::Read(self.whole(answer).await);
+        }
+        if head.status == StatusCode::BAD_REQUEST
+            && let Body::Read(page) = &answer
             && let Some(fault) = self.refusal(head.status, page)
         {
             return Err(report.fault(ProbeStep::ClientCertificate, fault, head.facts()));
         }
         if is_asked {
             client_certificate(report, auth);
+        }
+        if let Subject::Token(check) = subject {
+            let first = self.whole(answer).await;
+            return self.judge_token(check, head, first, report).await;
         }
         if let Subject::License { .. } = subject {
             let read = self.whole(answer).await.map(|body| head.license = Some(license::read(&head, body)));
@@ -81,7 +87,7 @@ impl Call<'_> {
     }
 
     /// Sends a request, and reads the head of the response.
-    async fn begin(&self, connected: Connected, request: Request) -> Result<Responding, Fault> {
+    pub(super) async fn begin(&self, connected: Connected, request: Request) -> Result<Responding, Fault> {
         let Definition { timeouts, limits, .. } = self.definition;
         let message = self.definition.message(self.target, request);
         let begun = async {
@@ -89,6 +95,18 @@ impl Call<'_> {
             connection.begin(message, timeouts.read).await.map_err(|failure| failure.fault)
         };
         self.deadline.limit(begun).await
+    }
+
+    /// Returns what is left of a response, and whether it has no document, so that another one counts. Its body is read if its status does
+    /// not say so.
+    async fn lacks_document(&self, status: StatusCode, answer: Body) -> (Body, bool) {
+        if status != StatusCode::OK {
+            return (answer, DocumentFault::Status(status).is_no_document());
+        }
+        let read = self.whole(answer).await;
+        let found = read.as_ref().ok().map(|body| Published::of(status, body));
+        let is_none = matches!(found, Some(Err(fault)) if fault.is_no_document());
+        (Body::Read(read), is_none)
     }
 
     /// The response to another request to the same origin, over a connection of its own, if it has what is asked for.
@@ -107,7 +125,7 @@ impl Call<'_> {
         }
     }
 
-    async fn read(&self, responding: Responding) -> Result<Bytes, Fault> {
+    pub(super) async fn read(&self, responding: Responding) -> Result<Bytes, Fault> {
         let Definition { timeouts, limits, .. } = self.definition;
         let reading = async {
             let finished = responding.finish(timeouts.read, limits).await;
@@ -133,8 +151,14 @@ impl Call<'_> {
     }
 }
 
+/// The head of a response, and its body.
+fn received(responding: Responding) -> (Head, Body) {
+    let head = Head { status: responding.status(), headers: responding.headers().clone(), license: None };
+    (head, Body::Unread(Box::new(responding)))
+}
+
 /// The fault of a body. Whoever sent the head has accepted the certificate of the client, so an alert after it is about something else.
-fn after_head(fault: Fault) -> Fault {
+pub(super) fn after_head(fault: Fault) -> Fault {
     match fault {
         Fault::Tls(TlsFault::ClientCertificate(_)) => Fault::Tls(TlsFault::Ended),
         fault => fault,

@@ -5,6 +5,9 @@
 
 mod certificate;
 mod connect;
+mod connection;
+mod document;
+mod endpoints;
 mod exchange;
 mod license;
 mod plan;
@@ -12,6 +15,7 @@ mod prepare;
 mod reason;
 mod report;
 mod response;
+mod token;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +33,10 @@ use self::connect::{Call, Deadline};
 use self::report::{Ended, Report};
 use crate::client::{Client, Definition, DefinitionError, Network};
 
-pub use self::plan::Plan;
+pub use self::connection::{ConnectionProbe, Finding, probe_connection};
+pub use self::endpoints::published_endpoints;
+pub use self::plan::{DocumentUse, Plan};
+pub use self::token::TokenCheck;
 
 /// The tenant that makes a probe, and the connector that is probed, if it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -62,17 +69,18 @@ pub struct Verdicts {
 /// Makes a probe.
 pub fn probe(network: Arc<Network>, probe: Probe) -> Verdicts {
     let (sender, verdicts) = mpsc::unbounded();
-    let work = async move {
-        let mut report = Report::new(sender);
-        match walk(&network, &probe, &mut report).await {
-            Ok(()) | Err(Ended) if probe.plan.is_none() => {
-                report.skip_rest(ProbeReason::UrlMissing, "The connector has no URL that could be called.");
-            }
-            Ok(()) | Err(Ended) => report.skip_rest(ProbeReason::PreviousStepFailed, "A step before this one failed."),
+    let work = async move { run(&network, &probe, &mut Report::new(sender, None)).await };
+    Verdicts::new(work, verdicts, tracing::info_span!("test a connector"))
+}
+
+/// Makes a probe. Each step has a verdict then.
+async fn run(network: &Network, probe: &Probe, report: &mut Report) {
+    match walk(network, probe, report).await {
+        Ok(()) | Err(Ended) if probe.plan.is_none() => {
+            report.skip_rest(ProbeReason::UrlMissing, "The connector has no URL that could be called.");
         }
-    };
-    let span = tracing::info_span!("test a connector");
-    Verdicts { work: Some(Box::pin(work.instrument(span))), verdicts }
+        Ok(()) | Err(Ended) => report.skip_rest(ProbeReason::PreviousStepFailed, "A step before this one failed."),
+    }
 }
 
 async fn walk(network: &Network, probe: &Probe, report: &mut Report) -> Result<(), Ended> {
@@ -98,6 +106,16 @@ async fn walk(network: &Network, probe: &Probe, report: &mut Report) -> Result<(
 }
 
 // === impl Verdicts ===
+
+impl Verdicts {
+    fn new(
+        work: impl Future<Output = ()> + Send + 'static,
+        verdicts: UnboundedReceiver<Verdict>,
+        span: tracing::Span,
+    ) -> Self {
+        Verdicts { work: Some(Box::pin(work.instrument(span))), verdicts }
+    }
+}
 
 impl Stream for Verdicts {
     type Item = Verdict;

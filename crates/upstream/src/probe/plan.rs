@@ -1,7 +1,8 @@
 //! The request of a probe, and the responses that are good.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method};
 use jackfield_domain::Secret;
 use jackfield_domain::connector::{
     ApiKey, ClientCertificate, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints,
@@ -11,9 +12,11 @@ use jackfield_domain::value::url::HttpUrl;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::token::TokenCheck;
 use crate::client::Request;
-use crate::license::{self, LicenseFault, Requests};
+use crate::license::{self, Requests};
 use crate::login;
+use crate::oidc::{DocumentUrls, document_request};
 
 /// The plan of a probe: a URL, and what is asked for there.
 pub struct Plan {
@@ -27,20 +30,39 @@ pub(super) enum Subject {
     Login { attempt: LoginAttempt, is_real: bool },
     /// A login is posted to a licence server, for an application: one that should be accepted, or one that cannot be.
     License { base: HttpUrl, application_id: String, login_id: LoginId, password: Secret, is_real: bool },
-    /// The discovery document of this issuer is read, or its metadata if there is none.
-    Discovery { issuer: HttpUrl, metadata: Option<Box<Plan>> },
-    /// The metadata of this issuer are read.
-    Metadata { issuer: HttpUrl },
+    /// A document of this issuer is read, or another one if there is none. It needs these members, and the URLs of a connection should be
+    /// those of the members with these names.
+    Document {
+        issuer: String,
+        needed: &'static [&'static str],
+        endpoints: Vec<(&'static str, HttpUrl)>,
+        or: Option<Box<Plan>>,
+    },
+    /// The key set of an issuer is read.
+    Keys,
+    /// A code that was not issued is sent to a token endpoint.
+    Token(Box<TokenCheck>),
     /// An endpoint of an OAuth provider is called without parameters, which it has to refuse.
-    Endpoint,
+    Endpoint { method: Method },
     /// The root of an API is read. Its credentials may be those of users, who take no part in a probe.
     Base { is_of_users: bool },
 }
 
-/// The path of the discovery document (OpenID Connect Discovery 1.0, 4).
-const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// The path of the metadata of an OAuth provider (RFC 8414 3), which comes before the path of the issuer.
-const METADATA: &str = "/.well-known/oauth-authorization-server";
+/// The use of the documents of an issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentUse {
+    /// ID tokens are checked, which takes a discovery document that is whole.
+    IdTokens,
+    /// Only endpoints are looked up, in the discovery document or in metadata.
+    Endpoints,
+    /// It is not known yet, so metadata do, and a discovery document has to be whole.
+    Unknown,
+}
+
+/// The members that every provider of OpenID Connect needs (Discovery 1.0, 3).
+const OF_DISCOVERY: &[&str] = &["authorization_endpoint", "token_endpoint", "jwks_uri"];
+/// The members that every other provider needs (RFC 8414 2). Not all of them have users, or sign tokens.
+const OF_METADATA: &[&str] = &["token_endpoint"];
 /// The beginning of login ids that no user has.
 const UNKNOWN_LOGIN: &str = "jackfield-test-";
 
@@ -67,7 +89,7 @@ impl Plan {
                     Subject::License { base, application_id, login_id, password, is_real },
                 )
             }
-            ConnectorKind::OAuth2(endpoints) => of_oauth2(endpoints)?,
+            ConnectorKind::OAuth2(endpoints) => return of_oauth2(endpoints),
             ConnectorKind::ApiKey(ApiKey { base_url, .. }) | ConnectorKind::HttpBasic(HttpBasic { base_url }) => {
                 (base_url.clone()?, Subject::Base { is_of_users: true })
             }
@@ -78,23 +100,61 @@ impl Plan {
         Some(Plan { url, subject })
     }
 
-    /// The request, unless none can be made of the settings of the connector.
-    pub(super) fn request(&self, deadline: Option<Instant>) -> Result<Request, LicenseFault> {
+    /// Plans to read the discovery document of an issuer, or its metadata if there is none and they do. `None`: the issuer has no such URLs.
+    pub fn discovery(issuer: &str, used_for: DocumentUse, endpoints: Vec<(&'static str, HttpUrl)>) -> Option<Self> {
+        let DocumentUrls { openid, oauth } = DocumentUrls::of(issuer).ok()?;
+        let document = |needed, or, endpoints| Subject::Document { issuer: issuer.to_owned(), needed, endpoints, or };
+        let needed = if used_for == DocumentUse::Endpoints { OF_METADATA } else { OF_DISCOVERY };
+        let or = (used_for != DocumentUse::IdTokens).then(|| {
+            let subject = document(OF_METADATA, None, endpoints.clone());
+            Box::new(Plan { url: oauth, subject })
+        });
+        Some(Plan { url: openid, subject: document(needed, or, endpoints) })
+    }
+
+    /// Plans to read a key set.
+    pub fn keys(url: HttpUrl) -> Self {
+        Plan { url, subject: Subject::Keys }
+    }
+
+    /// Plans to send a code that was not issued to a token endpoint.
+    pub fn token(check: TokenCheck) -> Self {
+        Plan { url: check.url.clone(), subject: Subject::Token(Box::new(check)) }
+    }
+
+    /// Plans to read an endpoint, without parameters.
+    pub fn endpoint(url: HttpUrl) -> Self {
+        Plan { url, subject: Subject::Endpoint { method: Method::GET } }
+    }
+
+    /// Plans to post a form without parameters to an endpoint, which takes nothing else.
+    pub fn posted(url: HttpUrl) -> Self {
+        Plan { url, subject: Subject::Endpoint { method: Method::POST } }
+    }
+
+    /// The request, unless none can be made of the settings of the connector or the connection: then the reason.
+    pub(super) fn request(&self, deadline: Option<Instant>) -> Result<Request, String> {
         Ok(match &self.subject {
             Subject::Login { attempt, .. } => login::request(&self.url, attempt, deadline),
             Subject::License { base, application_id, login_id, password, .. } => {
-                Requests::new(base, application_id, deadline)?.authenticate(login_id.as_str(), password)
+                let requests = Requests::new(base, application_id, deadline).map_err(|fault| fault.to_string())?;
+                requests.authenticate(login_id.as_str(), password)
             }
-            Subject::Discovery { .. } | Subject::Metadata { .. } | Subject::Endpoint | Subject::Base { .. } => {
-                Request {
-                    method: Method::GET,
-                    url: self.url.clone(),
-                    headers: HeaderMap::new(),
-                    body: Bytes::new(),
-                    deadline,
-                }
-            }
+            Subject::Token(check) => check.request(0, deadline).map_err(|fault| fault.to_string())?,
+            Subject::Endpoint { method } => self.empty(method.clone(), deadline),
+            Subject::Document { .. } | Subject::Keys => document_request(self.url.clone(), deadline),
+            Subject::Base { .. } => self.empty(Method::GET, deadline),
         })
+    }
+
+    /// A request without parameters.
+    fn empty(&self, method: Method, deadline: Option<Instant>) -> Request {
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let headers = match method {
+            Method::POST => HeaderMap::from_iter([(CONTENT_TYPE, form)]),
+            _ => HeaderMap::new(),
+        };
+        Request { method, url: self.url.clone(), headers, body: Bytes::new(), deadline }
     }
 }
 
@@ -104,16 +164,18 @@ impl Subject {
     /// Returns true if calls depend on the body of the response.
     pub(super) fn has_body(&self) -> bool {
         match self {
-            Subject::Login { .. } | Subject::License { .. } | Subject::Discovery { .. } | Subject::Metadata { .. } => {
-                true
-            }
-            Subject::Endpoint | Subject::Base { .. } => false,
+            Subject::Login { .. }
+            | Subject::License { .. }
+            | Subject::Document { .. }
+            | Subject::Keys
+            | Subject::Token(_) => true,
+            Subject::Endpoint { .. } | Subject::Base { .. } => false,
         }
     }
 }
 
-/// The discovery document, or an endpoint if there is no issuer. The token endpoint is the most important one.
-fn of_oauth2(endpoints: &OAuth2Endpoints) -> Option<(HttpUrl, Subject)> {
+/// The discovery document, or an endpoint if there is no issuer that has one. The token endpoint is the most important one.
+fn of_oauth2(endpoints: &OAuth2Endpoints) -> Option<Plan> {
     let OAuth2Endpoints {
         issuer_url,
         authorization_url,
@@ -123,23 +185,14 @@ fn of_oauth2(endpoints: &OAuth2Endpoints) -> Option<(HttpUrl, Subject)> {
         jwks_url,
         device_authorization_url,
     } = endpoints;
-    if let Some(issuer) = issuer_url {
-        let url = format!("{}{DISCOVERY}", issuer.as_str().trim_end_matches('/'));
-        let url = HttpUrl::parse("issuer_url", &url, usize::MAX).ok()?;
-        return Some((url, Subject::Discovery { issuer: issuer.clone(), metadata: of_metadata(issuer) }));
+    let of_issuer =
+        issuer_url.as_ref().and_then(|issuer| Plan::discovery(issuer.as_str(), DocumentUse::Unknown, Vec::new()));
+    if of_issuer.is_some() {
+        return of_issuer;
     }
     let endpoints = [token_url, authorization_url, device_authorization_url, revocation_url, profile_url, jwks_url];
     let url = endpoints.into_iter().flatten().next()?;
-    Some((url.clone(), Subject::Endpoint))
-}
-
-/// The metadata of an issuer. `None`: it has a query, which no issuer may have.
-fn of_metadata(issuer: &HttpUrl) -> Option<Box<Plan>> {
-    let (scheme, rest) = issuer.as_str().split_once("://").filter(|(_, rest)| !rest.contains('?'))?;
-    let (authority, path) = rest.trim_end_matches('/').split_once('/').unwrap_or((rest.trim_end_matches('/'), ""));
-    let path = if path.is_empty() { String::new() } else { format!("/{path}") };
-    let url = HttpUrl::parse("issuer_url", &format!("{scheme}://{authority}{METADATA}{path}"), usize::MAX).ok()?;
-    Some(Box::new(Plan { url, subject: Subject::Metadata { issuer: issuer.clone() } }))
+    Some(Plan::endpoint(url.clone()))
 }
 
 /// A login that no user has. Its name says where it comes from.
@@ -152,23 +205,39 @@ fn unknown_login() -> Option<(LoginId, Secret)> {
 mod tests {
     use super::*;
 
+    const ISSUER: &str = "https://a.example/b";
+
+    fn needed(plan: &Plan) -> (&str, &[&str], Option<&Plan>) {
+        let Subject::Document { needed, or, .. } = &plan.subject else { panic!("another subject") };
+        (plan.url.as_str(), needed, or.as_deref())
+    }
+
     #[test]
-    fn documents_of_an_issuer_are_where_the_standards_say() {
-        for (issuer, document, metadata) in [
-            ("https://a.example", "https://a.example", Some("https://a.example")),
-            ("https://a.example/", "https://a.example", Some("https://a.example")),
-            ("https://a.example:8443/b/c", "https://a.example:8443/b/c", Some("https://a.example:8443")),
-            ("https://a.example/b/c/", "https://a.example/b/c", Some("https://a.example")),
-            ("https://a.example/b?c=d", "https://a.example/b?c=d", None),
+    fn the_document_that_is_needed_is_read() {
+        const OPENID: &str = "https://a.example/b/.well-known/openid-configuration";
+        const OAUTH: &str = "https://a.example/.well-known/oauth-authorization-server/b";
+        for (used_for, of_openid, may_be_metadata) in [
+            (DocumentUse::IdTokens, OF_DISCOVERY, false),
+            (DocumentUse::Endpoints, OF_METADATA, true),
+            (DocumentUse::Unknown, OF_DISCOVERY, true),
         ] {
-            let issuer_url = Some(HttpUrl::parse("issuer_url", issuer, 100).unwrap());
-            let endpoints = OAuth2Endpoints { issuer_url, ..OAuth2Endpoints::default() };
-            let plan = Plan::of(&ConnectorKind::OAuth2(endpoints), None).unwrap();
-            assert_eq!(plan.url.as_str(), format!("{document}/.well-known/openid-configuration"));
-            let Subject::Discovery { metadata: found, .. } = plan.subject else { panic!("another subject") };
-            let path = if issuer.contains("/b/c") { "/b/c" } else { "" };
-            let expected = metadata.map(|origin| format!("{origin}/.well-known/oauth-authorization-server{path}"));
-            assert_eq!(found.map(|plan| plan.url.as_str().to_owned()), expected, "{issuer}");
+            let plan = Plan::discovery(ISSUER, used_for, Vec::new()).unwrap();
+            let (url, members, or) = needed(&plan);
+            assert_eq!((url, members), (OPENID, of_openid), "{used_for:?}");
+            let or = or.map(|plan| (needed(plan).0, needed(plan).1));
+            assert_eq!(or, may_be_metadata.then_some((OAUTH, OF_METADATA)), "{used_for:?}");
         }
+    }
+
+    #[test]
+    fn an_issuer_that_can_have_no_document_is_not_asked() {
+        let url = |text: &str| Some(HttpUrl::parse("url", text, 100).unwrap());
+        let endpoints = OAuth2Endpoints {
+            issuer_url: url("https://a.example/b?c=d"),
+            token_url: url("https://a.example/token"),
+            ..OAuth2Endpoints::default()
+        };
+        let plan = Plan::of(&ConnectorKind::OAuth2(endpoints), None).unwrap();
+        assert_eq!(plan.url.as_str(), "https://a.example/token");
     }
 }

@@ -74,8 +74,14 @@ pub(super) fn url(url: &HttpUrl, definition: &Definition, report: &mut Report) -
     match target.is_https() {
         true if definition.knows(&target) => report.passed(step, "The URL can be called.", facts),
         true => {
-            let message =
-                "The URL can be called. It is for browsers, so the client identity and the headers are not sent to it.";
+            // An endpoint for browsers, or one that only a connection or a document names.
+            let kept = match definition.identity(&target) {
+                Some(_) => "headers of the connector are",
+                None => "client identity and the headers of the connector are",
+            };
+            let message = format!(
+                "The URL can be called. The connector names no such server for its own calls, so the {kept} not sent to it."
+            );
             report.passed(step, message, facts);
         }
         false => {

@@ -1,7 +1,8 @@
 //! The verdicts of a probe, as they are sent.
 
 use futures::channel::mpsc::{self, UnboundedSender};
-use jackfield_domain::probe::{ProbeReason, ProbeResult, ProbeStep, Verdict};
+use jackfield_domain::probe::{ProbeEndpoint, ProbeReason, ProbeResult, ProbeStep, Verdict};
+use jackfield_domain::value::url::HttpUrl;
 use tokio::time::Instant;
 
 use super::reason::of_fault;
@@ -10,6 +11,11 @@ use crate::error::Fault;
 /// The verdicts so far. There are as many as steps, so they are not bounded otherwise.
 pub(super) struct Report {
     verdicts: UnboundedSender<Verdict>,
+    endpoint: Option<ProbeEndpoint>,
+    /// The key set that a discovery document has named.
+    pub(super) named_keys: Option<HttpUrl>,
+    /// True if the certificate of the client is that of its connection.
+    pub(super) has_client_key: bool,
     done: usize,
     since: Instant,
 }
@@ -27,14 +33,14 @@ const MAX_FACT: usize = 1_024;
 // === impl Report ===
 
 impl Report {
-    pub(super) fn new(verdicts: UnboundedSender<Verdict>) -> Self {
-        Report { verdicts, done: 0, since: Instant::now() }
+    pub(super) fn new(verdicts: UnboundedSender<Verdict>, endpoint: Option<ProbeEndpoint>) -> Self {
+        Report { verdicts, endpoint, named_keys: None, has_client_key: false, done: 0, since: Instant::now() }
     }
 
     /// A report that is not read, for a second connection whose steps were reported with the first one.
     pub(super) fn unheard() -> Self {
         // The definition, the URL and the policy are judged before a connection is opened.
-        Report { done: 3, ..Report::new(mpsc::unbounded().0) }
+        Report { done: 3, ..Report::new(mpsc::unbounded().0, None) }
     }
 
     pub(super) fn add(
@@ -49,9 +55,10 @@ impl Report {
         let now = Instant::now();
         let duration = now - self.since;
         (self.since, self.done) = (now, self.done + 1);
+        let (endpoint, has_client_key, message) = (self.endpoint, self.has_client_key, message.into());
+        let verdict = Verdict { endpoint, step, result, reason, message, duration, facts, has_client_key };
         // Nobody may listen any more.
-        let _ =
-            self.verdicts.unbounded_send(Verdict { step, result, reason, message: message.into(), duration, facts });
+        let _ = self.verdicts.unbounded_send(verdict);
     }
 
     pub(super) fn passed(&mut self, step: ProbeStep, message: impl Into<String>, facts: Facts) {

@@ -4,10 +4,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use jackfield_domain::Timestamp;
 use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Verdict, ProbeStep as Step};
-use jackfield_domain::value::json;
 use jackfield_domain::value::url::HttpUrl;
-use serde::Deserialize;
 
+use super::document;
 use super::license;
 use super::plan::Subject;
 use super::reason::of_login;
@@ -26,20 +25,6 @@ pub(super) struct Head {
     /// body cannot be read.
     pub(super) license: Option<Result<Authentication, LicenseFault>>,
 }
-
-/// The members of a discovery document, or of metadata, that are shown.
-#[derive(Deserialize)]
-struct Discovery {
-    issuer: Option<String>,
-    authorization_endpoint: Option<String>,
-    token_endpoint: Option<String>,
-    jwks_uri: Option<String>,
-}
-
-/// The members that every provider of OpenID Connect needs (Discovery 1.0, 3).
-const DISCOVERY_MEMBERS: [&str; 3] = ["authorization_endpoint", "token_endpoint", "jwks_uri"];
-/// The members that every other provider needs (RFC 8414 2). Not all of them have users, or sign tokens.
-const METADATA_MEMBERS: [&str; 1] = ["token_endpoint"];
 
 // === impl Head ===
 
@@ -87,7 +72,7 @@ pub(super) fn client_certificate(report: &mut Report, auth: ClientAuth) {
 /// Judges whether the system accepts the credentials of the connector. Returns false if it does not.
 pub(super) fn authentication(report: &mut Report, subject: &Subject, has_credentials: bool, head: &Head) -> bool {
     let status = head.status.as_u16();
-    let is_of_users = matches!(subject, Subject::Endpoint | Subject::Base { is_of_users: true });
+    let is_of_users = matches!(subject, Subject::Endpoint { .. } | Subject::Base { is_of_users: true });
     let (result, reason, message) = match (subject, status) {
         (Subject::License { .. }, _) => license::credentials(head, has_credentials),
         (_, 401 | 403) if is_of_users => {
@@ -133,12 +118,13 @@ pub(super) fn status(report: &mut Report, subject: &Subject, head: &Head) -> boo
     let (result, reason, text) = match subject {
         Subject::Login { is_real, .. } => of_login_status(status, *is_real),
         Subject::License { is_real, .. } => license::status(head, *is_real),
-        Subject::Discovery { .. } | Subject::Metadata { .. } => match status {
+        Subject::Document { .. } | Subject::Keys => match status {
             200 => (Verdict::Ok, Reason::Passed, "is that of a document"),
             300..=399 => (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed"),
-            _ => (Verdict::Failed, Reason::StatusUnexpected, "is not that of a discovery document"),
+            _ => (Verdict::Failed, Reason::StatusUnexpected, "is not that of a document"),
         },
-        Subject::Endpoint => match status {
+        Subject::Token(_) => (Verdict::Skipped, Reason::Undecided, "is judged by the body"),
+        Subject::Endpoint { .. } => match status {
             200..=299 | 400 | 401 | 403 | 405 => {
                 (Verdict::Ok, Reason::Passed, "is one that endpoints have for requests without parameters")
             }
@@ -184,9 +170,11 @@ pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Byt
     match subject {
         Subject::Login { .. } => of_login_body(report, head, body, now),
         Subject::License { .. } => license::body(report, head.license),
-        Subject::Discovery { issuer, .. } => of_discovery(report, issuer, &DISCOVERY_MEMBERS, &body),
-        Subject::Metadata { issuer } => of_discovery(report, issuer, &METADATA_MEMBERS, &body),
-        Subject::Endpoint | Subject::Base { .. } => not_expected(report),
+        Subject::Document { issuer, needed, endpoints, or: _ } => {
+            document::published(report, issuer, needed, endpoints, &body);
+        }
+        Subject::Keys => document::keys(report, &body),
+        Subject::Token(_) | Subject::Endpoint { .. } | Subject::Base { .. } => not_expected(report),
     }
 }
 
@@ -210,47 +198,6 @@ fn of_login_body(report: &mut Report, head: Head, body: Bytes, now: Timestamp) {
         Err(fault) => {
             report.failed(Step::Body, of_login(&fault), sentence(&fault), Facts::default());
         }
-    }
-}
-
-fn of_discovery(report: &mut Report, issuer: &HttpUrl, needed: &[&str], body: &[u8]) {
-    let mut fail = |reason, message: String, facts| {
-        report.failed(Step::Body, reason, message, facts);
-    };
-    let Ok(text) = std::str::from_utf8(body) else {
-        return fail(Reason::BodyNotUtf8, "The body is not UTF-8.".to_owned(), Facts::default());
-    };
-    let Discovery { issuer: named, authorization_endpoint, token_endpoint, jwks_uri } = match json::read(text) {
-        Ok(document) => document,
-        Err(error) => {
-            let (line, column) = (error.line(), error.column());
-            let message = format!("The body is not a discovery document: line {line}, column {column}.");
-            return fail(Reason::BodyMalformed, message, Facts::default());
-        }
-    };
-    let members = [
-        ("issuer", named.as_deref()),
-        ("authorization_endpoint", authorization_endpoint.as_deref()),
-        ("token_endpoint", token_endpoint.as_deref()),
-        ("jwks_uri", jwks_uri.as_deref()),
-    ];
-    let mut facts = Facts::default();
-    for (name, value) in members {
-        if let Some(value) = value {
-            facts.add(name, value);
-        }
-    }
-    if named.as_deref() != Some(issuer.as_str()) {
-        let message = "The document is of another issuer. Both have to be equal, letter by letter.";
-        return fail(Reason::IssuerMismatch, message.to_owned(), facts);
-    }
-    let is_missing = |value: Option<&str>| value.is_none_or(|value| HttpUrl::parse("", value, usize::MAX).is_err());
-    match members.into_iter().find(|(name, value)| needed.contains(name) && is_missing(*value)) {
-        Some((name, _)) => {
-            let message = format!("The document has no absolute URL in the member {name:?}.");
-            fail(Reason::EndpointMissing, message, facts);
-        }
-        None => report.passed(Step::Body, "The body is the discovery document of the issuer.", facts),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Issuers of OpenID Connect: what they publish, and what is believed of their ID tokens.
 
+mod endpoints;
 mod signer;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use crate::support::{Answers, client, client_id, definition, development, networ
 
 /// An issuer, a connection that trusts it, and what the connection keeps.
 struct Issuer {
+    authority: Authority,
     site: Arc<Site>,
     server: Server,
     client: Client,
@@ -93,7 +95,7 @@ impl Issuer {
         definition.timeouts.read = Duration::from_secs(5);
         let client = client(development(), definition);
         let (keys, discovery) = (KeySets::new(10), Discovery::new(10));
-        let issuer = Issuer { site, server, client, id: client_id(), keys, discovery };
+        let issuer = Issuer { authority, site, server, client, id: client_id(), keys, discovery };
         issuer.publish(signers);
         issuer
     }
@@ -136,9 +138,11 @@ impl Issuer {
     /// Validates a token some seconds from now.
     async fn validate_at(&self, token: &str, seconds: f64) -> Result<IdTokenClaims, IdTokenFault> {
         let (issuer, used_for) = (&*self.url(""), IdTokenUse::Refresh { subject: "u1", nonce: None });
-        let rules = IdTokenRules { issuer, client_id: "c1", algorithms: None, used_for, access_token: None };
+        let fetcher = self.fetcher(seconds);
+        let time = fetcher.now;
+        let rules = IdTokenRules { issuer, client_id: "c1", algorithms: None, used_for, access_token: None, time };
         let token = Secret::new(token.to_owned());
-        rules.validate(&token, &self.keys, &self.jwks_uri(), &self.fetcher(seconds)).await
+        rules.validate(&token, &self.keys, &self.jwks_uri(), &fetcher).await
     }
 
     async fn validate(&self, token: &str) -> Result<IdTokenClaims, IdTokenFault> {
@@ -352,7 +356,8 @@ async fn a_caller_that_stops_waiting_says_nothing_about_the_issuer() {
     let issuer = Issuer::start(&[&signer]).await;
     *issuer.site.held.lock().unwrap() = Some(Arc::default());
     let (name, used_for) = (issuer.url(""), IdTokenUse::LogIn { nonce: None });
-    let rules = IdTokenRules { issuer: &name, client_id: "c1", algorithms: None, used_for, access_token: None };
+    let rules =
+        IdTokenRules { issuer: &name, client_id: "c1", algorithms: None, used_for, access_token: None, time: NOW };
     let (token, keys_url) = (Secret::new(issuer.sign(&signer)), issuer.jwks_uri());
     let fetcher = Fetcher { deadline: Some(Instant::now() + Duration::from_millis(100)), ..issuer.fetcher(0.0) };
     let impatient = async || match rules.validate(&token, &issuer.keys, &keys_url, &fetcher).await {
@@ -432,7 +437,8 @@ async fn the_egress_policy_holds_for_what_an_issuer_names() {
     let fetcher = Fetcher { client: &client, ..issuer.fetcher(0.0) };
     let (used_for, token) = (IdTokenUse::LogIn { nonce: None }, Secret::new(issuer.sign(&signer)));
     let name = issuer.url("");
-    let rules = IdTokenRules { issuer: &name, client_id: "c1", algorithms: None, used_for, access_token: None };
+    let rules =
+        IdTokenRules { issuer: &name, client_id: "c1", algorithms: None, used_for, access_token: None, time: NOW };
     for inside in ["https://169.254.169.254/jwks", "https://10.0.0.1/jwks", "https://keys.example/jwks"] {
         match rules.validate(&token, &issuer.keys, &url(inside), &fetcher).await {
             Err(IdTokenFault::KeysUnreachable(fault)) => assert_eq!(fault.reason(), "EGRESS_REFUSED", "{inside}"),

@@ -1,5 +1,6 @@
 //! Probes: a server that provokes every verdict there is.
 
+mod connection;
 mod course;
 mod license;
 mod response;
@@ -262,6 +263,30 @@ async fn provoke(reason: Reason) -> Provoked {
         Reason::EndpointMissing => response::of_discovery(|issuer| issuer.to_owned(), "/relative").await,
         Reason::FieldInvalid => license::of_user(license::TWICE, Failed).await,
         Reason::CompaniesMissing => license::of_user(license::WITHOUT_COMPANY, Warning).await,
+
+        Reason::ConnectionInactive | Reason::ConnectorDisabled => connection::of_finding(Warning, reason).await,
+        Reason::ConnectionTypeUnsupported
+        | Reason::ClientIdMissing
+        | Reason::ClientSecretMissing
+        | Reason::ClientKeyMissing
+        | Reason::IssuerMissing => connection::of_finding(Failed, reason).await,
+        Reason::ClientAccepted => {
+            connection::of_answer(400, r#"{"error": "invalid_grant"}"#, Step::Authentication, Ok).await
+        }
+        Reason::ClientRefused => connection::of_token(&["wrong"], &[], Step::Authentication, Failed).await,
+        Reason::ClientSecretRefused => {
+            let answers = &[("one", (400, r#"{"error": "invalid_grant"}"#))];
+            connection::of_token(&["wrong", "one"], answers, Step::Authentication, Warning).await
+        }
+        Reason::UnissuedCodeAccepted => {
+            let tokens = r#"{"access_token": "a", "token_type": "Bearer"}"#;
+            connection::of_answer(200, tokens, Step::Status, Failed).await
+        }
+        Reason::GrantUnsupported => {
+            connection::of_answer(400, r#"{"error": "unauthorized_client"}"#, Step::Status, Warning).await
+        }
+        Reason::EndpointDiffers => connection::of_other_endpoint().await,
+        Reason::KeysMissing => connection::of_no_keys().await,
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) fn definition(origin: &str) -> Definition {
     Definition {
         origins: vec![target(origin)],
         identity: None,
+        identity_origins: None,
         headers: HeaderMap::new(),
         trust: Trust::public(),
         timeouts: Timeouts {

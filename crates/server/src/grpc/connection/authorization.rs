@@ -7,7 +7,7 @@ use futures::stream::{BoxStream, unfold};
 use jackfield_api::v1 as pb;
 use jackfield_domain::authorization::{
     AuthorizationAnswer, AuthorizationDraft, AuthorizationResponse, AuthorizationResult, AuthorizationSession,
-    Delivery, MAX_CODE, MAX_ERROR, MAX_ISSUER, MAX_STATE, StartedAuthorization,
+    Delivery, DeviceInvitation, Invitation, MAX_CODE, MAX_ERROR, MAX_ISSUER, MAX_STATE, StartedAuthorization,
 };
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::scopes::Scopes;
@@ -27,6 +27,8 @@ use crate::grpc::render;
 /// The states on the wire.
 pub(super) type SessionStream = BoxStream<'static, Result<pb::WatchAuthorizationResponse, Status>>;
 
+/// The field that says how an authorisation is completed.
+const MODE: &str = "completion_mode";
 /// The wait before another server is asked.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,7 @@ pub(super) fn draft(request: pb::StartAuthorizationRequest) -> Result<Authorizat
         return_uri,
         credential,
         allow_account_change,
+        completion_mode,
     } = request;
     let mut violations = Violations::default();
     let connection = violations.check(Ref::parse("connection", &connection, ReferenceForms::ID_NAME_EXTERNAL));
@@ -63,22 +66,40 @@ pub(super) fn draft(request: pb::StartAuthorizationRequest) -> Result<Authorizat
         true => Some(None),
         false => violations.check_all(Scopes::parse_list("scopes", &scopes)).map(Some),
     };
-    let delivery = delivery(&mut violations, &redirect_uri, &return_uri);
+    let delivery = delivery(&mut violations, &redirect_uri, &return_uri, completion_mode);
     let credential = parse::optional_reference(&mut violations, "credential", &credential, ReferenceForms::ID_EXTERNAL);
     let parsed = connection.zip(user_id).zip(scopes.zip(delivery)).zip(credential);
     let (((connection, user_id), (scopes, delivery)), credential) = violations.into_result(parsed)?;
     Ok(AuthorizationDraft { connection, user_id, scopes, delivery, credential, allow_account_change })
 }
 
-fn delivery(violations: &mut Violations, redirect_uri: &str, return_uri: &str) -> Option<Delivery> {
+fn delivery(violations: &mut Violations, redirect_uri: &str, return_uri: &str, mode: i32) -> Option<Delivery> {
     let parse = |field, uri| RedirectUri::parse(field, uri, MAX_URL);
-    match (parse::non_empty(redirect_uri), parse::non_empty(return_uri)) {
-        (None, None) => Some(Delivery::Application(None)),
-        (Some(uri), None) => violations.check(parse("redirect_uri", uri)).map(Some).map(Delivery::Application),
-        (None, Some(uri)) => violations.check(parse("return_uri", uri)).map(Delivery::Callback),
-        (Some(_), Some(_)) => {
-            violations.push(Violation::field("return_uri", "must not be given together with redirect_uri"));
-            None
+    let unknown = |_| Violation::field(MODE, format!("has the unknown enum value {mode}"));
+    let mode = violations.check(pb::CompletionMode::try_from(mode).map_err(unknown))?;
+    let mut refuse = |field, description: &str| {
+        violations.push(Violation::field(field, description));
+        None
+    };
+    match (mode, parse::non_empty(redirect_uri), parse::non_empty(return_uri)) {
+        (pb::CompletionMode::Device, None, None) => Some(Delivery::Device),
+        (pb::CompletionMode::Device, _, _) => {
+            refuse(MODE, "must not be COMPLETION_MODE_DEVICE together with redirect_uri or return_uri")
+        }
+        (pb::CompletionMode::CookieBound, Some(_), _) => {
+            refuse(MODE, "must not be COMPLETION_MODE_COOKIE_BOUND together with redirect_uri")
+        }
+        (pb::CompletionMode::CookieBound, None, uri) => {
+            let uri = violations.check(uri.map(|uri| parse("return_uri", uri)).transpose());
+            uri.map(Delivery::CookieBound)
+        }
+        (pb::CompletionMode::Unspecified | pb::CompletionMode::Confirmed, redirect_uri, return_uri) => {
+            match (redirect_uri, return_uri) {
+                (None, None) => Some(Delivery::Application(None)),
+                (Some(uri), None) => violations.check(parse("redirect_uri", uri)).map(Some).map(Delivery::Application),
+                (None, Some(uri)) => violations.check(parse("return_uri", uri)).map(Delivery::Callback),
+                (Some(_), Some(_)) => refuse("return_uri", "must not be given together with redirect_uri"),
+            }
         }
     }
 }
@@ -130,9 +151,23 @@ fn result(violations: &mut Violations, code: String, error: &str) -> Option<Auth
 }
 
 pub(super) fn started_to_message(started: StartedAuthorization) -> pb::StartAuthorizationResponse {
-    let StartedAuthorization { session, url } = started;
-    let authorization_url = url.expose().to_owned();
-    pb::StartAuthorizationResponse { authorization: Some(to_message(session)), authorization_url }
+    let StartedAuthorization { session, invitation } = started;
+    let response = pb::StartAuthorizationResponse { authorization: Some(to_message(session)), ..Default::default() };
+    match invitation {
+        None => response,
+        Some(Invitation::Redirect(url)) => {
+            pb::StartAuthorizationResponse { authorization_url: url.expose().to_owned(), ..response }
+        }
+        Some(Invitation::Device(device)) => {
+            let DeviceInvitation { user_code, verification_uri, verification_uri_complete: complete } = device;
+            pb::StartAuthorizationResponse {
+                user_code: user_code.expose().to_owned(),
+                verification_uri: verification_uri.as_str().to_owned(),
+                verification_uri_complete: complete.map(|uri| uri.expose().to_owned()).unwrap_or_default(),
+                ..response
+            }
+        }
+    }
 }
 
 /// The states of a session as messages. When the server drains it ends, and can be watched at another one.
@@ -157,10 +192,13 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         connection,
         credential,
         credential_create_time: _,
+        revoked_version: _,
         scopes,
         granted_scopes,
         redirect_uri,
         return_uri,
+        device,
+        browser,
         issuer: _,
         client: _,
         allow_account_change: _,
@@ -177,6 +215,11 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
     let reason = failure.and_then(|failure| {
         pb::AuthorizationFailure::from_str_name(&format!("AUTHORIZATION_FAILURE_{}", failure.as_str()))
     });
+    let mode = match (device, browser) {
+        (Some(_), _) => pb::CompletionMode::Device,
+        (None, Some(_)) => pb::CompletionMode::CookieBound,
+        (None, None) => pb::CompletionMode::Confirmed,
+    };
     pb::AuthorizationSession {
         id: id.to_string(),
         user_id: user_id.into(),
@@ -188,9 +231,10 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         failure_detail,
         scopes,
         granted_scopes,
-        redirect_uri: redirect_uri.into(),
+        redirect_uri: redirect_uri.map(String::from).unwrap_or_default(),
         return_uri: return_uri.map(String::from).unwrap_or_default(),
         principal,
+        completion_mode: mode.into(),
         expire_time: Some(render::timestamp(expire_time)),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),

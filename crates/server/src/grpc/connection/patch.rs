@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jackfield_api::v1 as pb;
 use jackfield_domain::connection::{
-    ClientAuthentication, ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE,
-    DEFAULT_USER_ID_EXPRESSION, Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
+    ClientAuthentication, ClientSecretPatch, ClientSecretsPatch, ConnectionGrant, ConnectionKind, ConnectionPatch,
+    DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION, Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
 };
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::pem;
@@ -55,16 +55,21 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         jwks_url,
         device_authorization_url,
         client_authentication,
+        client_key,
         token_parameters,
         refresh_parameters,
         refresh_token_grace_period,
         return_uris,
         iss_parameter_supported,
+        grant_type,
         id: _,
         create_time: _,
         update_time: _,
         etag: _,
     } = connection;
+    // The scopes of a profile are those of a user.
+    let is_of_client = grant_type == i32::from(pb::ConnectionGrantType::ClientCredentials);
+    let default_scope = if is_of_client { "" } else { DEFAULT_SCOPE };
     ConnectionPatch {
         client_secrets: parse_secrets(fields, client_secrets),
         authentication_url: fields.url("authentication_url", authentication_url),
@@ -95,7 +100,7 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         ),
         trust_identity_user_id: fields.switch("trust_identity_user_id", trust_identity_user_id, false),
         scope: fields.value("scope", scope, |field, scope| {
-            let scopes = Scopes::parse(field, scope.as_deref().unwrap_or(DEFAULT_SCOPE), MAX_SCOPE)?;
+            let scopes = Scopes::parse(field, scope.as_deref().unwrap_or(default_scope), MAX_SCOPE)?;
             Ok(scopes.to_string())
         }),
         parameters: fields.map("parameters", parameters),
@@ -109,11 +114,17 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         tags: fields.map("tags", tags),
         redirect_uris: parse_uris(fields, "redirect_uris", &redirect_uris),
         client_authentication: fields.choice("client_authentication", client_authentication, authentication_of),
+        client_key: fields.reference("client_key", client_key, ReferenceForms::ID_NAME),
         token_parameters: fields.map("token_parameters", token_parameters),
         refresh_parameters: fields.map("refresh_parameters", refresh_parameters),
         refresh_token_grace_period: fields.timeout("refresh_token_grace_period", refresh_token_grace_period, MAX_GRACE),
         return_uris: parse_uris(fields, "return_uris", &return_uris),
         iss_parameter_supported: fields.switch("iss_parameter_supported", iss_parameter_supported, false),
+        grant: match grant_type {
+            // It is set once.
+            0 => None,
+            _ => fields.choice("grant_type", grant_type, grant_of),
+        },
     }
 }
 
@@ -226,6 +237,15 @@ const fn kind_from_message(kind: pb::ConnectionType) -> ConnectionKind {
     }
 }
 
+const fn grant_of(grant: pb::ConnectionGrantType) -> ConnectionGrant {
+    match grant {
+        pb::ConnectionGrantType::Unspecified | pb::ConnectionGrantType::AuthorizationCode => {
+            ConnectionGrant::AuthorizationCode
+        }
+        pb::ConnectionGrantType::ClientCredentials => ConnectionGrant::ClientCredentials,
+    }
+}
+
 const fn authentication_of(authentication: pb::ClientAuthentication) -> ClientAuthentication {
     match authentication {
         pb::ClientAuthentication::None => ClientAuthentication::None,
@@ -233,5 +253,8 @@ const fn authentication_of(authentication: pb::ClientAuthentication) -> ClientAu
             ClientAuthentication::ClientSecretBasic
         }
         pb::ClientAuthentication::ClientSecretPost => ClientAuthentication::ClientSecretPost,
+        pb::ClientAuthentication::PrivateKeyJwt => ClientAuthentication::PrivateKeyJwt,
+        pb::ClientAuthentication::TlsClientAuth => ClientAuthentication::TlsClientAuth,
+        pb::ClientAuthentication::SelfSignedTlsClientAuth => ClientAuthentication::SelfSignedTlsClientAuth,
     }
 }

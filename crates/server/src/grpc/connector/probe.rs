@@ -58,7 +58,7 @@ pub(super) fn parse(request: pb::TestConnectorRequest) -> Result<(ProbedConnecto
 }
 
 /// The time at which a probe has to end, so that its caller learns why.
-pub(super) fn deadline() -> Option<Instant> {
+pub(in crate::grpc) fn deadline() -> Option<Instant> {
     let deadline = api::deadline()?;
     let left = deadline.saturating_duration_since(Instant::now());
     Some(deadline - MARGIN.min(left / 10))
@@ -68,14 +68,16 @@ pub(super) fn stream(verdicts: impl Stream<Item = Verdict> + Send + 'static) -> 
     verdicts.map(|verdict| Ok(to_message(verdict))).boxed()
 }
 
-fn to_message(verdict: Verdict) -> pb::TestConnectorResponse {
-    let Verdict { step, result, reason, message, duration, facts } = verdict;
+/// A verdict without the part of a connection that it is about.
+pub(in crate::grpc) fn to_message(verdict: Verdict) -> pb::TestConnectorResponse {
+    let hint = verdict.hint().into_owned();
+    let Verdict { endpoint: _, step, result, reason, message, duration, facts, has_client_key: _ } = verdict;
     pb::TestConnectorResponse {
         step: step_of(step).into(),
         result: result_of(result).into(),
         reason: reason_of(reason).into(),
         message,
-        hint: reason.hint().to_owned(),
+        hint,
         duration: Some(render::duration(duration)),
         facts: facts.into_iter().map(|(name, value)| pb::ConnectorTestFact { name, value }).collect(),
     }

@@ -1,7 +1,7 @@
 //! Explanations of credentials as messages.
 
 use jackfield_api::v1 as pb;
-use jackfield_domain::credential::{NextStep, RefreshAttempt, RefreshOutcome};
+use jackfield_domain::credential::{Credential, NextStep, RefreshAttempt, RefreshOutcome};
 use jackfield_service::ExplainedCredential;
 
 use crate::grpc::render;
@@ -14,16 +14,30 @@ pub(super) fn to_message(explained: ExplainedCredential) -> pb::ExplainCredentia
         NextStep::None => pb::NextStep::None,
         NextStep::Wait => pb::NextStep::Wait,
         NextStep::Reauthorize => pb::NextStep::Reauthorize,
+        NextStep::StoreMaterial => pb::NextStep::StoreMaterial,
         NextStep::CorrectConnection => pb::NextStep::CorrectConnection,
         NextStep::ActivateConnection => pb::NextStep::ActivateConnection,
         NextStep::EnableConnector => pb::NextStep::EnableConnector,
     };
+    let is_of_user = explanation.next_step == NextStep::Reauthorize && credential.can_be_authorized();
     pb::ExplainCredentialResponse {
+        start_authorization: is_of_user.then(|| start_authorization(&credential)),
         credential: Some(super::to_message(credential)),
         obstacle: obstacle.unwrap_or_default().into(),
         next_step: next_step.into(),
         explanation: explanation.text,
         attempts: attempts.into_iter().map(attempt_to_message).collect(),
+    }
+}
+
+/// The request that begins another authorisation of a credential.
+fn start_authorization(credential: &Credential) -> pb::StartAuthorizationRequest {
+    pb::StartAuthorizationRequest {
+        connection: credential.connection.map(|id| id.to_string()).unwrap_or_default(),
+        user_id: credential.user_id.as_str().to_owned(),
+        credential: credential.id.to_string(),
+        scopes: credential.requested_scopes.clone(),
+        ..Default::default()
     }
 }
 

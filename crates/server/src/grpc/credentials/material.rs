@@ -86,6 +86,7 @@ fn oauth2(violations: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAu
         id_token: id_token?,
         token_type: token_type?,
         expire_time: expire_time?,
+        authorization_expire_time: None,
         scopes: scopes?.as_slice().to_vec(),
     })
 }
@@ -212,7 +213,16 @@ pub(super) fn to_message(material: Material) -> pb::CredentialMaterial {
     let optional = |secret: &Option<Secret>| secret.as_ref().map(exposed).unwrap_or_default();
     let material = match material {
         Material::OAuth2(tokens) => {
-            let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
+            let OAuth2Material {
+                access_token,
+                refresh_token,
+                id_token,
+                token_type,
+                expire_time,
+                // A fact of the credential.
+                authorization_expire_time: _,
+                scopes,
+            } = tokens;
             Message::Oauth2(pb::OAuth2Material {
                 access_token: optional(&access_token),
                 refresh_token: optional(&refresh_token),

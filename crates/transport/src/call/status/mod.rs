@@ -3,6 +3,8 @@
 
 mod builder;
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use jackfield_domain::attempts::AttemptLimit;
 use jackfield_domain::error::{Precondition, Use, Violation};
@@ -13,6 +15,8 @@ use tonic_types::{FieldViolation, PreconditionViolation, QuotaViolation, StatusE
 pub use builder::{MAX_BYTES, size};
 use builder::{StatusBuilder, cut};
 
+/// The wait before a credential source is asked again.
+const SOURCE_RETRY_AFTER: Duration = Duration::from_secs(1);
 const NOT_ONE_MESSAGE: &str = "the call takes exactly one request message";
 
 /// The status of an error. The cause, if it has one, goes to the log of the call and never to the caller.
@@ -218,6 +222,19 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
         Error::RefreshInProgress { retry_after } => {
             let message = "another replica refreshes the credential".into();
             StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after)
+        }
+        Error::SourceFailed { fault, id, message } => {
+            let code = if fault.is_transient() { Code::Unavailable } else { Code::FailedPrecondition };
+            let mut answer = StatusBuilder::new(code, reason, cut(&message))
+                .with("resource", Resource::CredentialSource.as_str())
+                .with("id", &id);
+            if fault.is_transient() {
+                answer = answer.retry(SOURCE_RETRY_AFTER);
+            } else {
+                let subject = format!("{}/{}", Resource::CredentialSource, cut(&id));
+                answer.preconditions.push(PreconditionViolation::new(reason, subject, cut(&message)));
+            }
+            answer.about(Resource::CredentialSource, id)
         }
         Error::ServerUnavailable { retry_after } => {
             let message = "the server is overloaded or shutting down".into();

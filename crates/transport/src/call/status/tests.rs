@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use jackfield_domain::credential_source::SourceFault;
 use jackfield_domain::error::{Cause, Precondition, Taken, Use, Violation};
 use jackfield_domain::request::reference::Ref;
 use tonic_types::StatusExt as _;
@@ -33,6 +34,8 @@ fn every_error() -> Vec<Error> {
         Error::OutcomeUnknown { retry_after: None, source: cause() },
         Error::UpstreamUnavailable { connector: id(), retry_after: after },
         Error::RefreshInProgress { retry_after: after },
+        Error::SourceFailed { fault: SourceFault::Timeout, id: id(), message: "late".into() },
+        Error::SourceFailed { fault: SourceFault::Empty, id: id(), message: "nothing".into() },
         Error::ServerUnavailable { retry_after: after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource: Resource::Credential, id: id() },
@@ -60,6 +63,7 @@ fn every_error() -> Vec<Error> {
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
             | Error::RefreshInProgress { .. }
+            | Error::SourceFailed { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -93,6 +97,8 @@ fn every_error_has_its_code_and_its_reason() {
         Code::Unknown,
         Code::Unavailable,
         Code::Unavailable,
+        Code::Unavailable,
+        Code::FailedPrecondition,
         Code::Unavailable,
         Code::DeadlineExceeded,
         Code::DataLoss,

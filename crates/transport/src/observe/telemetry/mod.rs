@@ -93,7 +93,8 @@ impl Tracing {
         let filter = EnvFilter::try_new(&config.log_filter)?;
         // Spans are for traces: see `log_format`. With the hint, lines that are not logged cost nothing.
         let level = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
-        let events = filter_fn(move |meta| !meta.is_span() && *meta.level() <= level).with_max_level_hint(level);
+        let is_event = move |meta: &Metadata<'_>| !meta.is_span() && *meta.level() <= level && !is_of_ping(meta);
+        let events = filter_fn(is_event).with_max_level_hint(level);
         let filter = filter.and(events);
         let (writer, thread) = log_writer::start(std::io::stderr());
         log_writer::count_dropped(&writer);
@@ -307,6 +308,11 @@ fn otlp_timeout(of_signal: &str) -> Duration {
 /// Returns whether it is of this program. Spans and events of libraries and of the exporter's own calls are not traced.
 fn is_ours(meta: &Metadata<'_>) -> bool {
     meta.target().starts_with("jackfield") && *meta.level() <= Level::INFO
+}
+
+/// Returns whether it is the line that `h2` logs for each acknowledgement that it did not ask for. Whoever sends them would fill the log.
+fn is_of_ping(meta: &Metadata<'_>) -> bool {
+    *meta.level() == Level::WARN && meta.target() == "h2::proto::ping_pong"
 }
 
 /// Returns whether it is the span of a call, which needs no parent.

@@ -30,8 +30,26 @@ fn all_parts_of_a_response_are_read() {
     assert_eq!(access.lifetime, Some(Duration::from_secs(3600)));
     assert_eq!(access.scopes.unwrap(), ["read", "write"]);
     assert_eq!(tokens.refresh_token.unwrap().expose(), "r1");
-    assert_eq!(tokens.refresh_lifetime, Some(Duration::from_secs(86_400)));
+    assert_eq!(tokens.authorization_lifetime, Some(Duration::from_secs(86_400)));
     assert_eq!(tokens.id_token.unwrap().expose(), "i1");
+}
+
+#[test]
+fn the_rest_of_an_authorisation_has_many_names() {
+    let told = |members: &str| {
+        let tokens = json(200, &format!(r#"{{"access_token": "a1", {members}}}"#)).unwrap();
+        tokens.authorization_lifetime.map(|lifetime| lifetime.as_secs())
+    };
+    for name in AUTHORIZATION_LIFETIMES {
+        assert_eq!(told(&format!(r#""{name}": "60""#)), Some(60), "{name}");
+        for untold in ["0", "null", "-1", r#""soon""#, "1e12"] {
+            assert_eq!(told(&format!(r#""{name}": {untold}"#)), None, "{name}: {untold}");
+        }
+    }
+    let both = r#""refresh_token_expires_in": 60, "authorization_expires_in": 86400"#;
+    assert_eq!(told(both), Some(86_400), "a refresh token may be replaced, an authorisation not");
+    assert_eq!(told(r#""refresh_token_expires_in": 60, "authorization_expires_in": 0"#), Some(60));
+    assert_eq!(told(r#""expires_in": 60"#), None);
 }
 
 #[test]
@@ -94,6 +112,10 @@ fn refusals_have_a_class() {
     for (status, body, class, code) in [
         (400, r#"{"error": "invalid_grant", "error_description": "hunter2"}"#, TokenFailure::Grant, "invalid_grant"),
         (401, r#"{"error": "invalid_client"}"#, TokenFailure::Connection, "invalid_client"),
+        (401, r#"{"error": "access_denied"}"#, TokenFailure::Connection, "access_denied"),
+        (403, r#"{"error": "access_denied"}"#, TokenFailure::User, "access_denied"),
+        (401, r#"{"error": "login_required"}"#, TokenFailure::User, "login_required"),
+        (400, r#"{"error": "authorization_declined"}"#, TokenFailure::User, "authorization_declined"),
         (400, r#"{"error": "invalid_scope"}"#, TokenFailure::Request, "invalid_scope"),
         (400, r#"{"error": "interaction_required"}"#, TokenFailure::User, "interaction_required"),
         (400, r#"{"error": "slow_down"}"#, TokenFailure::Pending, "slow_down"),
@@ -144,4 +166,51 @@ fn a_server_may_ask_for_a_wait() {
         busy.headers.insert(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
         assert_eq!(read(&busy).unwrap_err().retry_after(), seconds.map(Duration::from_secs), "{value}");
     }
+}
+
+#[test]
+fn the_codes_of_a_device_are_read() {
+    let read = |body: &str| read_device(&response(200, "application/json", body));
+    let device = read(
+        r#"{"device_code": "d1", "user_code": "WDJB-MJHT", "verification_uri": "https://as.example/device",
+            "verification_uri_complete": "https://as.example/device?user_code=WDJB-MJHT", "expires_in": 1800, "interval": 7}"#,
+    )
+    .unwrap();
+    assert_eq!((device.device_code.expose(), device.user_code.expose()), ("d1", "WDJB-MJHT"));
+    assert_eq!(device.verification_uri.as_str(), "https://as.example/device");
+    assert_eq!(device.verification_uri_complete.unwrap().expose(), "https://as.example/device?user_code=WDJB-MJHT");
+    assert_eq!((device.lifetime.as_secs(), device.interval), (1800, Some(Duration::from_secs(7))));
+    // As Google and Microsoft write it.
+    let url = "https://as.example/device";
+    let least = format!(
+        r#"{{"device_code": "d", "user_code": "u", "verification_url": "{url}", "expires_in": "900",
+            "verification_uri_complete": "javascript:alert(1)"}}"#
+    );
+    let least = read(&least).unwrap();
+    assert_eq!((least.verification_uri.as_str(), least.lifetime.as_secs(), least.interval), (url, 900, None));
+    assert!(least.verification_uri_complete.is_none());
+    for (member, value) in [
+        ("device_code", "\"\""),
+        ("device_code", "7"),
+        ("user_code", "null"),
+        ("user_code", "\"two\\nlines\""),
+        ("verification_uri", "\"javascript:alert(1)\""),
+        ("verification_uri", "\"/device\""),
+        ("expires_in", "0"),
+        ("expires_in", "-1"),
+        ("interval", "-1"),
+    ] {
+        let given = |name, text: &str| if name == member { value.to_owned() } else { text.to_owned() };
+        let body = format!(
+            r#"{{"device_code": {}, "user_code": {}, "verification_uri": {}, "expires_in": {}, "interval": {}}}"#,
+            given("device_code", "\"d\""),
+            given("user_code", "\"u\""),
+            given("verification_uri", "\"https://as.example\""),
+            given("expires_in", "9"),
+            given("interval", "9"),
+        );
+        assert_eq!(read(&body).unwrap_err().reason(), "BODY_MALFORMED", "{member} {value}");
+    }
+    let refused = read_device(&response(400, "application/json", r#"{"error": "invalid_scope"}"#)).unwrap_err();
+    assert_eq!(refused.class(), TokenFailure::Request);
 }

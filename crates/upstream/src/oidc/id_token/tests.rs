@@ -11,7 +11,7 @@ const HEADER: &str = r#"{"alg":"RS256","kid":"k1","typ":"JWT"}"#;
 /// The rules for an answer to a log-in without a nonce.
 fn rules() -> IdTokenRules<'static> {
     let used_for = IdTokenUse::LogIn { nonce: None };
-    IdTokenRules { issuer: ISSUER, client_id: "c1", algorithms: None, used_for, access_token: None }
+    IdTokenRules { issuer: ISSUER, client_id: "c1", algorithms: None, used_for, access_token: None, time: NOW }
 }
 
 fn claims() -> Value {
@@ -36,7 +36,7 @@ fn changed(changes: Value) -> String {
 }
 
 fn examined(rules: &IdTokenRules<'_>, token: &str) -> Result<IdTokenClaims, IdTokenFault> {
-    rules.examine(token, NOW).map(|(claims, _)| claims)
+    rules.examine(token).map(|(claims, _)| claims)
 }
 
 fn of_claims(rules: &IdTokenRules<'_>, changes: Value) -> Result<IdTokenClaims, IdTokenFault> {
@@ -63,7 +63,7 @@ fn a_good_token_has_its_claims() {
         assert_eq!(claims.is_email_verified, expected, "{given}");
     }
     let token = token(HEADER, &changed(json!({})));
-    let (_, signed) = rules().examine(&token, NOW).unwrap();
+    let (_, signed) = rules().examine(&token).unwrap();
     assert_eq!(
         (signed.algorithm, signed.kid.as_deref(), &*signed.signature),
         (Algorithm::Rs256, Some("k1"), &b"sig"[..])

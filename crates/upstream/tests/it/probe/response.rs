@@ -261,12 +261,18 @@ async fn a_provider_without_a_discovery_document_may_have_metadata() {
     const METADATA: &str = "/.well-known/oauth-authorization-server/tenant";
     const LIST: &str = r#"["ISSUER", null, "https://a.example/token", null]"#;
     const GOOD: &str = r#"{"issuer": "ISSUER", "token_endpoint": "https://a.example/token"}"#;
+    const MIXED: &str = r#"{"issuer": "ISSUER", "token_endpoint": "https://a.example/token", "jwks_uri": 7}"#;
     for (documents, status, body, connections) in [
         (&[(METADATA, GOOD)][..], (Ok, Reason::Passed), (Ok, Reason::Passed), 2),
         (&[(METADATA, r#"{"issuer": "ISSUER"}"#)], (Ok, Reason::Passed), (Failed, Reason::EndpointMissing), 2),
         (&[(METADATA, r#"{"issuer": "other"}"#)], (Ok, Reason::Passed), (Failed, Reason::IssuerMismatch), 2),
         (&[], (Failed, Reason::StatusUnexpected), (Skipped, Reason::PreviousStepFailed), 2),
         (&[(METADATA, LIST)], (Ok, Reason::Passed), (Failed, Reason::BodyMalformed), 2),
+        // A page for all paths is no document.
+        (&[(OPENID, "<!doctype html>"), (METADATA, GOOD)], (Ok, Reason::Passed), (Ok, Reason::Passed), 2),
+        (&[(OPENID, "<!doctype html>")], (Ok, Reason::Passed), (Failed, Reason::BodyMalformed), 2),
+        // A member that is not needed may be wrong.
+        (&[(METADATA, MIXED)], (Ok, Reason::Passed), (Ok, Reason::Passed), 2),
         // A discovery document that is there counts, and needs more.
         (&[(OPENID, GOOD), (METADATA, GOOD)], (Ok, Reason::Passed), (Failed, Reason::EndpointMissing), 1),
     ] {

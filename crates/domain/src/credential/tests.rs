@@ -1,0 +1,127 @@
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::value::secret::{Secret, SecretPatch};
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// A credential that has an access token.
+fn credential(requested: &[&str], granted: &[&str]) -> Credential {
+    let id = |number| Uuid::from_u128(number);
+    let meta = Meta::new(Timestamp(1));
+    serde_json::from_value(json!({
+        "id": id(1), "user_id": "a", "connector": id(2), "user_connector": id(3), "connection": id(5), "kind": "OAUTH2",
+        "state": "VALID", "token_type": "Bearer", "requested_scopes": requested, "scopes": granted, "material_version": 1,
+        "default_configuration": id(4), "meta": meta,
+    }))
+    .expect("a document")
+}
+
+#[test]
+fn scopes_are_missing_that_were_asked_for_and_not_granted() {
+    let missing = |requested: &[&str], granted: &[&str]| credential(requested, granted).missing_scopes();
+    assert_eq!(missing(&["a", "b", "c"], &["c", "d"]), texts(&["a", "b"]));
+    assert_eq!(missing(&["a"], &["a"]), texts(&[]));
+    assert_eq!(missing(&[], &["a"]), texts(&[]), "a caller stored the material");
+    let without_token = Credential { token_type: String::new(), ..credential(&["a"], &[]) };
+    assert_eq!(without_token.missing_scopes(), texts(&[]));
+}
+
+/// Microsoft grants it with a refresh token, and does not name it.
+#[test]
+fn a_refresh_token_shows_that_offline_access_was_granted() {
+    let mut credential = credential(&["a", "offline_access"], &["a"]);
+    assert_eq!(credential.missing_scopes(), texts(&["offline_access"]));
+    credential.refreshable = true;
+    assert_eq!(credential.missing_scopes(), texts(&[]));
+}
+
+#[test]
+fn only_what_was_never_tried_awaits_its_exchange() {
+    let alone = Credential { token_type: String::new(), refreshable: true, ..credential(&[], &[]) };
+    assert!(alone.awaits_exchange());
+    let failed = Credential { failure_class: Some(FailureClass::Transient), ..alone.clone() };
+    let unconnected = Credential { connection: None, ..alone.clone() };
+    let without_token = Credential { refreshable: false, ..alone.clone() };
+    let with_token = Credential { token_type: "Bearer".to_owned(), ..alone };
+    assert!([failed, unconnected, without_token, with_token].iter().all(|it| !it.awaits_exchange()));
+}
+
+fn explained(credential: &Credential, now: i64) -> Explanation {
+    let parents = ParentStates { connector_enabled: true, connection_active: Some(true), silent_until: None };
+    credential.explain(parents, Timestamp(now))
+}
+
+#[test]
+fn a_token_that_nothing_replaces_is_said_to_die() {
+    let lasting = credential(&[], &[]);
+    assert_eq!(explained(&lasting, 1).next_step, NextStep::None);
+    let dying = Credential { expire_time: Some(Timestamp(10)), ..lasting };
+    let said = explained(&dying, 1);
+    assert_eq!((said.obstacle, said.next_step), (None, NextStep::Reauthorize));
+    assert!(said.text.contains(&Timestamp(10).to_string()), "{}", said.text);
+    assert!(explained(&dying, 10).obstacle.is_some());
+    let replaced = Credential { refreshable: true, ..dying };
+    assert_eq!(explained(&replaced, 1).next_step, NextStep::None);
+}
+
+#[test]
+fn one_that_no_user_can_authorize_needs_new_material() {
+    let revoked = Credential { state: CredentialState::Revoked, ..credential(&[], &[]) };
+    assert_eq!(explained(&revoked, 1).next_step, NextStep::Reauthorize);
+    let of_client = Credential { client_grant: true, ..revoked.clone() };
+    let unconnected = Credential { connection: None, ..revoked.clone() };
+    let of_key = Credential { kind: CredentialKind::ApiKey, ..revoked };
+    for credential in [of_client, unconnected, of_key] {
+        let said = explained(&credential, 1);
+        assert_eq!((said.obstacle, said.next_step), (Some("CREDENTIAL_NOT_VALID"), NextStep::StoreMaterial));
+    }
+    let dead = Credential { connection: None, expire_time: Some(Timestamp(10)), ..credential(&[], &[]) };
+    assert_eq!([1, 10].map(|now| explained(&dead, now).next_step), [NextStep::StoreMaterial; 2]);
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_is_waited_for() {
+    let until = Timestamp(20_000_000);
+    let parents = ParentStates { connector_enabled: true, connection_active: Some(true), silent_until: Some(until) };
+    let good = Credential { refreshable: true, expire_time: Some(Timestamp(10)), ..credential(&[], &[]) };
+    let said = [1, 10].map(|now| good.explain(parents, Timestamp(now)));
+    assert_eq!(said.each_ref().map(|said| said.obstacle), [None, Some("UPSTREAM_UNAVAILABLE")]);
+    for said in &said {
+        assert_eq!(said.next_step, NextStep::Wait);
+        assert!(said.text.contains("CIRCUIT_OPEN") && said.text.contains(&until.to_string()), "{}", said.text);
+    }
+    let lasting = credential(&[], &[]);
+    assert_eq!(lasting.explain(parents, Timestamp(1)).next_step, NextStep::None, "it is not refreshed");
+    let lost = Credential { failure_class: Some(FailureClass::Indeterminate), ..good };
+    assert_eq!(lost.explain(parents, Timestamp(1)).next_step, NextStep::Reauthorize);
+}
+
+#[test]
+fn what_a_token_lacks_is_said() {
+    let end = Some(Timestamp(20));
+    let said = explained(&Credential { authorization_expire_time: end, ..credential(&["a", "b"], &["a"]) }, 1).text;
+    assert!(said.contains("asked for: b;") && said.contains(&Timestamp(20).to_string()), "{said}");
+}
+
+#[test]
+fn the_end_of_an_authorisation_goes_with_its_refresh_token() {
+    let secret = |text: &str| Some(Secret::new(text.to_owned()));
+    let stored = || OAuth2Material {
+        refresh_token: secret("stored"),
+        authorization_expire_time: Some(Timestamp(7)),
+        ..OAuth2Material::default()
+    };
+    let end = |material: OAuth2Material| material.authorization_expire_time;
+    assert_eq!(end(OAuth2Material::default().or_stored(stored())), Some(Timestamp(7)));
+    let given = OAuth2Material { refresh_token: secret("given"), ..OAuth2Material::default() };
+    assert_eq!(end(given.or_stored(stored())), None);
+    let patched = |refresh_token| end(TokensPatch { refresh_token, ..TokensPatch::default() }.applied(stored()));
+    assert_eq!(patched(SecretPatch::Keep), Some(Timestamp(7)));
+    assert_eq!(patched(SecretPatch::Clear), None);
+    assert_eq!(patched(SecretPatch::Set(Secret::new("other".to_owned()))), None);
+    assert_eq!(end(stored().duplicate()), Some(Timestamp(7)));
+}

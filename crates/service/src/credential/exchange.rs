@@ -1,0 +1,45 @@
+//! The exchange of a refresh token that a caller stores without an access token. Whoever else has the refresh token may spend it, so it is
+//! exchanged at once.
+
+use std::time::Duration;
+
+use jackfield_domain::TenantId;
+use jackfield_domain::credential::Credential;
+use jackfield_domain::request::reference::Ref;
+use tokio::time::{Instant, timeout};
+
+use crate::change::RequestOptions;
+use crate::services::Services;
+
+/// The longest time that a caller waits for the exchange. It goes on after that.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+/// The most that is left of the time of a caller for the answer.
+const MOST_MARGIN: Duration = Duration::from_secs(1);
+
+// === impl Services ===
+
+impl Services {
+    /// Gets the first access token of a credential that a caller has stored without one, by a refresh like any other. Returns the facts
+    /// afterwards, which also say why there is none; `None` if there was nothing to do.
+    pub(super) async fn exchanged(
+        &self,
+        tenant: TenantId,
+        request: &RequestOptions,
+        stored: &Credential,
+        deadline: Option<Instant>,
+    ) -> Option<Credential> {
+        if request.validate_only || !stored.awaits_exchange() {
+            return None;
+        }
+        // The credential is stored, whatever becomes of this.
+        let _ = timeout(wait(deadline), self.refreshed(tenant, stored.id, stored.material_version)).await;
+        let found = self.find::<Credential>(tenant, &Ref::Id(stored.id.0)).await.ok();
+        found.filter(|found| found.meta.create_time == stored.meta.create_time)
+    }
+}
+
+/// The time for which a caller can wait who stops waiting at a deadline.
+fn wait(deadline: Option<Instant>) -> Duration {
+    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    left.saturating_sub((left / 4).min(MOST_MARGIN)).min(MOST_WAIT)
+}

@@ -1,0 +1,154 @@
+//! The endpoints that an issuer publishes: where they are looked for, and how long they are used.
+
+use std::sync::Arc;
+
+use jackfield_domain::value::url::HttpUrl;
+use jackfield_upstream::clients::ClientId;
+use jackfield_upstream::oidc::{DocumentFault, ProviderEndpoints};
+use jackfield_upstream::probe::{Owner, Probe, published_endpoints};
+use serde_json::{Value, json};
+
+use super::{CONFIGURATION, Issuer};
+use crate::pki::Authority;
+use crate::server::Server;
+use crate::support::{definition, development, url};
+
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+const ALIAS: &str = "https://mtls.example/token";
+
+// === impl Issuer ===
+
+impl Issuer {
+    async fn endpoints_at(&self, seconds: f64) -> Result<Arc<ProviderEndpoints>, DocumentFault> {
+        self.discovery.endpoints(&self.fetcher(seconds), &self.url("")).await
+    }
+
+    fn token_url(&self) -> HttpUrl {
+        url(&self.url("/token"))
+    }
+
+    /// The metadata of an issuer that has nothing but a token endpoint.
+    fn metadata(&self) -> Value {
+        json!({
+            "issuer": self.url(""),
+            "token_endpoint": self.url("/token"),
+            "mtls_endpoint_aliases": { "token_endpoint": ALIAS },
+        })
+    }
+}
+
+fn token_of(endpoints: &ProviderEndpoints, issuer: &Issuer) -> String {
+    endpoints.token.for_certificate(&issuer.token_url()).as_str().to_owned()
+}
+
+#[tokio::test]
+async fn metadata_count_where_there_is_no_discovery_document() {
+    let issuer = Issuer::start(&[]).await;
+    issuer.site.put(METADATA, 200, "", issuer.metadata());
+    for (seconds, (status, body)) in
+        [(404, ""), (403, "{}"), (302, ""), (200, "<!doctype html>"), (200, "[]")].into_iter().enumerate()
+    {
+        issuer.site.put(CONFIGURATION, status, "location: /elsewhere\r\n", body);
+        issuer.discovery.remove(issuer.id);
+        let endpoints = issuer.endpoints_at(seconds as f64).await.unwrap();
+        assert_eq!(token_of(&endpoints, &issuer), ALIAS, "{status} {body}");
+        assert_eq!(issuer.site.asked(METADATA), seconds + 1);
+    }
+    // A discovery document that is there counts, although ID tokens need more of it.
+    let mut document = issuer.metadata();
+    document["mtls_endpoint_aliases"] = Value::Null;
+    issuer.site.put(CONFIGURATION, 200, "", document);
+    issuer.discovery.remove(issuer.id);
+    let endpoints = issuer.endpoints_at(10.0).await.unwrap();
+    assert_eq!(token_of(&endpoints, &issuer), issuer.url("/token"));
+    assert_eq!(issuer.site.asked(METADATA), 5);
+    assert!(issuer.discover_at(10.0).await.is_err());
+}
+
+#[tokio::test]
+async fn an_issuer_that_publishes_nothing_is_known_by_its_first_place() {
+    let issuer = Issuer::start(&[]).await;
+    for (first, second, is_absence, reason) in [
+        (404, (404, ""), true, "STATUS_UNEXPECTED"),
+        (410, (403, ""), true, "STATUS_UNEXPECTED"),
+        (404, (200, "<html>"), true, "STATUS_UNEXPECTED"),
+        (403, (404, ""), false, "STATUS_UNEXPECTED"),
+        (404, (503, ""), false, "STATUS_UNEXPECTED"),
+        (404, (200, r#"{"issuer": "https://evil.example"}"#), false, "ISSUER_MISMATCH"),
+    ] {
+        issuer.site.put(CONFIGURATION, first, "", "");
+        issuer.site.put(METADATA, second.0, "", second.1);
+        issuer.discovery.remove(issuer.id);
+        let fault = issuer.endpoints_at(0.0).await.unwrap_err();
+        assert_eq!((fault.is_absence(), fault.reason()), (is_absence, reason), "{first} {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_endpoints_are_used_while_the_issuer_is_silent() {
+    let issuer = Issuer::start(&[]).await;
+    let good = issuer.metadata();
+    issuer.site.put(CONFIGURATION, 200, "", &good);
+    let first = issuer.endpoints_at(0.0).await.unwrap();
+    let mut seconds = 7_200.0;
+    for status in [500, 503, 429] {
+        issuer.site.put(CONFIGURATION, status, "", "");
+        for later in [0.0, 4.0] {
+            let last = issuer.endpoints_at(seconds + later).await.unwrap();
+            assert!(Arc::ptr_eq(&first, &last), "{status}");
+        }
+        seconds += 10.0;
+    }
+    assert_eq!(issuer.site.asked(CONFIGURATION), 4, "it is not asked again at once");
+    let slash = format!("{}/", issuer.url(""));
+    let other = issuer.discovery.endpoints(&issuer.fetcher(seconds), &slash).await;
+    assert_eq!(other.err(), Some(DocumentFault::IssuerMismatch), "they are those of this issuer alone");
+    let another: ClientId = crate::support::client_id();
+    assert_eq!(issuer.discovery.last_endpoints(another, &issuer.url("")), None);
+
+    // What the issuer withdraws is not used again.
+    for (status, body) in [(404, Value::Null), (200, json!({ "issuer": "https://evil.example" }))] {
+        issuer.site.put(CONFIGURATION, 200, "", &good);
+        seconds += 10_000.0;
+        assert!(issuer.endpoints_at(seconds).await.is_ok());
+        issuer.site.put(CONFIGURATION, status, "", body);
+        seconds += 10_000.0;
+        assert!(issuer.endpoints_at(seconds).await.is_err(), "{status}");
+        issuer.site.put(CONFIGURATION, 503, "", "");
+        seconds += 10.0;
+        assert!(issuer.endpoints_at(seconds).await.is_err(), "{status}");
+        assert_eq!(issuer.discovery.last_endpoints(issuer.id, &issuer.url("")), None);
+    }
+}
+
+/// A probe reads the same, over connections of its own.
+#[tokio::test]
+async fn a_probe_reads_the_endpoints_and_keeps_nothing() {
+    let issuer = Issuer::start(&[]).await;
+    let probe = |trust| {
+        let mut definition = definition(&issuer.url(""));
+        definition.trust = trust;
+        let owner = Owner { tenant: issuer.id.0, connector: None };
+        Probe { owner, client: None, definition: Ok(definition), plan: None, now: super::NOW, deadline: None }
+    };
+    let network = development();
+    issuer.site.put(METADATA, 200, "", issuer.metadata());
+    let good = probe(issuer.authority.trust());
+    let endpoints = published_endpoints(&network, &good, &issuer.url("")).await.unwrap().unwrap();
+    assert_eq!(token_of(&endpoints, &issuer), ALIAS);
+    assert_eq!((issuer.site.asked(CONFIGURATION), issuer.server.accepted()), (1, 2));
+    assert_eq!(issuer.client.idle(), 0);
+    issuer.site.put(CONFIGURATION, 503, "", "");
+    let fault = published_endpoints(&network, &good, &issuer.url("")).await.unwrap().unwrap_err();
+    assert!(fault.is_silence(), "{fault:?}");
+    assert_eq!(issuer.site.asked(METADATA), 1);
+    // Another server in the place of the issuer is no outage.
+    let other = probe(Authority::new("other").trust());
+    let fault = published_endpoints(&network, &other, &issuer.url("")).await.unwrap().unwrap_err();
+    assert_eq!((fault.reason(), fault.is_silence()), ("SERVER_CERTIFICATE_INVALID", false));
+    let gone = Server::plain(|_| async {}).await;
+    let issuer = format!("http://127.0.0.1:{}", gone.port());
+    drop(gone);
+    let fault = published_endpoints(&network, &good, &issuer).await.unwrap().unwrap_err();
+    assert!(fault.is_silence(), "{fault:?}");
+}

@@ -1,0 +1,145 @@
+//! One case: a credential, some callers of it at several servers, and what they change meanwhile.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jackfield_api::v1::{self, credential_material::Material};
+use jackfield_testkit::provider::FamilyId;
+use jackfield_testkit::{Client, Rng, fixture};
+use tokio::time::{sleep, timeout};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use super::PATIENCE;
+use super::lost::PROCESS_ENDED;
+use super::world::{self, Grant, World};
+
+/// A credential, and what its callers did and were told. It outlives callers that a crash ends.
+pub(super) struct Case {
+    pub(super) grant: Grant,
+    /// The grant whose tokens a caller has stored in the place of the first, or tried to.
+    next: Mutex<Option<FamilyId>>,
+    is_next_stored: AtomicBool,
+    is_told_to_authorize: AtomicBool,
+    is_told_of_a_crash: AtomicBool,
+}
+
+/// The time at which a user withdraws a grant: before or after the tokens of another one are stored.
+#[derive(Clone, Copy)]
+enum Withdrawn {
+    Before,
+    After,
+}
+
+/// The probability that a caller changes labels, in a hundred.
+const RELABELS: u64 = 20;
+
+// === impl Case ===
+
+impl Case {
+    pub(super) fn of(grant: Grant) -> Self {
+        let (next, is_next_stored, is_told_to_authorize, is_told_of_a_crash) = Default::default();
+        Case { grant, next, is_next_stored, is_told_to_authorize, is_told_of_a_crash }
+    }
+
+    /// Has callers ask for the token. Some leave, and some change the credential.
+    pub(super) async fn run(&self, world: &World, clients: &[Client], replaces: u64, mut rng: Rng) {
+        let callers = (0..rng.between(1, 4)).map(|_| {
+            let (mut rng, client) = (rng.fork(), rng.pick(clients).clone());
+            async move {
+                sleep(Duration::from_millis(rng.below(200))).await;
+                let patience = if rng.percent(30) { Duration::from_millis(rng.below(200)) } else { PATIENCE * 10 };
+                let issued = timeout(patience, world.issue_by(&client, &self.grant.credential)).await;
+                if let Ok(Err(status)) = issued
+                    && reason(&status) == "REAUTH_REQUIRED"
+                {
+                    self.is_told_to_authorize.store(true, Ordering::Relaxed);
+                    self.is_told_of_a_crash.fetch_or(status.message().contains(PROCESS_ENDED), Ordering::Relaxed);
+                }
+            }
+        });
+        let callers: Vec<_> = callers.collect();
+        let relabels = if rng.percent(RELABELS) { rng.between(1, 5) } else { 0 };
+        let relabel = async {
+            for number in 0..relabels {
+                let request = world::relabelled(&self.grant.credential, number);
+                let _ = clients[0].credentials().update_credential(request).await;
+            }
+        };
+        let (replaces, replacing) = (rng.percent(replaces), rng.fork());
+        let replace = async {
+            if replaces {
+                self.replace(world, &clients[0], replacing).await;
+            }
+        };
+        tokio::join!(join_all(callers), relabel, replace);
+    }
+
+    /// Stores the tokens of another grant, as after another authorisation. The user may withdraw the first one, before or after.
+    async fn replace(&self, world: &World, client: &Client, mut rng: Rng) {
+        let withdraws = rng.pick(&[None, Some(Withdrawn::Before), Some(Withdrawn::Before), Some(Withdrawn::After)]);
+        let is_before = matches!(withdraws, Some(Withdrawn::Before));
+        // Early, so that refreshes begin after it.
+        sleep(Duration::from_millis(rng.below(if is_before { 100 } else { 500 }))).await;
+        let issued = world.provider.grant(&self.grant.credential, &["read", "write"]);
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(issued.family);
+        if is_before {
+            world.provider.end(self.grant.family);
+            // Refreshes are refused meanwhile, and some of these answers come when the other tokens are there.
+            sleep(Duration::from_millis(rng.below(400))).await;
+        }
+        let oauth2 = v1::OAuth2Material {
+            access_token: issued.access_token,
+            refresh_token: issued.refresh_token,
+            expire_time: Some(fixture::seconds_from_now(if rng.percent(50) { -60 } else { 3600 })),
+            scopes: vec!["read".to_owned(), "write".to_owned()],
+            ..Default::default()
+        };
+        let request = v1::UpdateCredentialRequest {
+            reference: self.grant.credential.clone(),
+            credential: Some(v1::Credential::default()),
+            material: Some(v1::CredentialMaterial { material: Some(Material::Oauth2(oauth2)) }),
+            ..Default::default()
+        };
+        if client.credentials().update_credential(request).await.is_ok() {
+            self.is_next_stored.store(true, Ordering::Relaxed);
+            if matches!(withdraws, Some(Withdrawn::After)) {
+                world.provider.end(self.grant.family);
+            }
+        }
+    }
+
+    /// True if a caller tried to store the tokens of another grant.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// True if the tokens of another grant were stored for certain.
+    pub(super) fn is_next_stored(&self) -> bool {
+        self.is_next_stored.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the credential may have tokens of a grant.
+    pub(super) fn may_have(&self, family: FamilyId) -> bool {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next == Some(family) || (family == self.grant.family && !self.is_next_stored())
+    }
+
+    /// True if a caller was told that a server crashed.
+    pub(super) fn is_told_of_a_crash(&self) -> bool {
+        self.is_told_of_a_crash.load(Ordering::Relaxed)
+    }
+
+    /// True if a caller was told that the user has to authorise, and no other tokens were stored.
+    pub(super) fn is_told_to_authorize(&self) -> bool {
+        self.is_told_to_authorize.load(Ordering::Relaxed) && !self.is_replaced()
+    }
+}
+
+/// The reason of a refusal; empty if it has none.
+fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
