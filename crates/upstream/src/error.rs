@@ -114,11 +114,6 @@ impl Fault {
         }
     }
 
-    /// Returns true if there was an answer, which cannot be used.
-    pub(crate) fn is_answer(&self) -> bool {
-        matches!(self, Fault::ResponseMalformed | Fault::HeadersTooLarge | Fault::BodyTooLarge | Fault::BodyEncoded)
-    }
-
     /// Returns true if the system that was called is not in a state to answer, so that the circuit breaker counts it. A
     /// refusal of ours and a response that is unusable say nothing about the next call. The end of a caller's patience counts after a
     /// fair time only, which the client knows.

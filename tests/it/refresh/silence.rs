@@ -80,8 +80,27 @@ on_both! {
         }
     }
 
+    /// An outage whose front answers at once leaves no more grants in doubt than one that hangs.
+    async fn failures_count_as_no_answer(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let outage = [500, 200, 502, 504, 200].map(|status| match status {
+            200 => ProviderFault::web_page(),
+            _ => ProviderFault::status(status),
+        });
+        for (number, fault) in outage.into_iter().enumerate() {
+            assert_eq!(silent(&server), 0.0);
+            let grant = world.expired(&format!("lost-{number}")).await;
+            world.provider.fail([fault]);
+            refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        }
+        assert_eq!((silent(&server), world.provider.requests().len()), (1.0, UNANSWERED));
+        let expired = world.expired("ada").await;
+        refused(world.issue(&expired.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        assert_eq!(world.provider.requests().len(), UNANSWERED);
+    }
+
     /// They have waits of their own, and leave no grant in doubt.
-    async fn errors_are_answers(server) {
+    async fn refusals_are_answers(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         for (number, fault) in [
             ProviderFault::answer_lost(),

@@ -133,8 +133,8 @@ impl Credential {
     fn explain_silence(&self, parents: ParentStates) -> Option<(&'static str, NextStep, String)> {
         let until = parents.silent_until.filter(|_| self.refreshes())?;
         let text = format!(
-            "the token endpoint did not answer several requests in a row (CIRCUIT_OPEN): it is not asked before {until}, but by one \
-             refresh at a time"
+            "the token endpoint did not answer several requests in a row, or failed (CIRCUIT_OPEN): it is not asked before {until}, \
+             but by one refresh at a time"
         );
         Some((UPSTREAM_UNAVAILABLE, NextStep::Wait, text))
     }

@@ -266,21 +266,26 @@ impl Services {
             let (grant, parameters) = plan.grant(&sending)?;
             let rotates = plan.credential.refresh_token_rotates();
             let exchanged = plan.client.exchange(&grant, parameters, Some(deadline)).await;
-            admission.note(exchanged.as_ref().map_or_else(TokenFault::is_answered, |_| Some(true)));
             let failure = match exchanged {
                 Ok(response) => match Received::of(&plan.credential, &plan.connection, plan.tenant, &sending, response)
                 {
                     Ok(received) => {
+                        admission.note(Some(true));
                         plan.budget.accept();
                         return self.refresh_received(&plan.credential, &sending, received).await;
                     }
                     // The response says that the refresh token stays, or whose it is.
                     Err(flaw) if flaw.is_repeated || flaw.reason == SUBJECT_CHANGED => {
+                        admission.note(Some(true));
                         Failure::flawed(flaw.reason, backoff)
                     }
-                    Err(flaw) => Failure::lost(flaw.reason, rotates, backoff),
+                    Err(flaw) => {
+                        admission.note(Some(false));
+                        Failure::lost(flaw.reason, rotates, backoff)
+                    }
                 },
                 Err(fault) => {
+                    admission.note(fault.is_conclusive());
                     let failure = Failure::of(&fault, rotates, backoff);
                     let failure = if plan.credential.client_grant { failure.of_client_grant() } else { failure };
                     log(&plan.credential, &fault, &failure);

@@ -1,5 +1,5 @@
-//! Token endpoints that do not answer. A request without an answer leaves in doubt whether its refresh token is spent. So an endpoint that
-//! has not answered several requests in a row gets one at a time, after a pause that grows, until it answers.
+//! Token endpoints that do not answer, or fail. A request without an answer that says what became of its refresh token leaves in doubt
+//! whether that is spent. So an endpoint that left several in doubt in a row gets one at a time, after a pause that grows, until it answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ pub(super) struct Endpoint {
 
 #[derive(Clone, Copy)]
 enum State {
-    /// Requests are sent. So many in a row had no answer.
+    /// Requests are sent. So many in a row had no conclusive answer.
     Answering(u32),
     /// None is sent until then, after a pause of this length.
     Silent(Instant, Duration),
@@ -48,7 +48,7 @@ pub(super) struct Admission {
     is_probe: bool,
 }
 
-/// The requests in a row without an answer after which an endpoint counts as silent: those of the circuit breaker of a connector.
+/// The requests in a row without a conclusive answer after which an endpoint counts as silent: those of the circuit breaker of a connector.
 const MOST_UNANSWERED: u32 = 5;
 /// The longest pause, as a multiple of the first one.
 const LONGEST_PAUSE: u32 = 12;
@@ -141,7 +141,7 @@ impl Endpoint {
             (false, State::Silent(_, pause)) => {
                 self.silent.fetch_add(1, Ordering::Relaxed);
                 let pause = pause.as_secs_f64();
-                tracing::warn!(connector.id = %self.connector, pause, "a token endpoint does not answer: it gets one refresh at a time, after a pause");
+                tracing::warn!(connector.id = %self.connector, pause, "a token endpoint does not answer, or fails: it gets one refresh at a time, after a pause");
             }
             (true, State::Answering(_)) => {
                 self.silent.fetch_sub(1, Ordering::Relaxed);
@@ -167,15 +167,15 @@ impl Drop for Endpoint {
 // === impl Admission ===
 
 impl Admission {
-    /// Notes whether a request was answered; `None` if it did not leave, which says nothing.
-    pub(super) fn note(&mut self, is_answered: Option<bool>) {
-        let Some(is_answered) = is_answered else { return };
+    /// Notes whether the answer to a request is conclusive; `None` if it did not leave, which says nothing.
+    pub(super) fn note(&mut self, is_conclusive: Option<bool>) {
+        let Some(is_conclusive) = is_conclusive else { return };
         let is_probe = std::mem::take(&mut self.is_probe);
         let endpoint = &self.endpoint;
         let state = endpoint.lock();
         let next = match *state {
             // Also that to a request which was sent before.
-            _ if is_answered => State::Answering(0),
+            _ if is_conclusive => State::Answering(0),
             State::Answering(lost) if lost + 1 < MOST_UNANSWERED => State::Answering(lost + 1),
             State::Answering(_) => Endpoint::silent_for(endpoint.pause),
             State::Probed(pause) if is_probe => Endpoint::silent_for((pause * 2).min(endpoint.pause * LONGEST_PAUSE)),
@@ -211,8 +211,8 @@ mod tests {
         endpoints.of(TenantId(Uuid::from_u128(1)), ConnectorId(Uuid::from_u128(2)), &url)
     }
 
-    fn note(endpoint: &Arc<Endpoint>, is_answered: Option<bool>) {
-        endpoint.admit().unwrap_or_else(|wait| panic!("{wait:?}")).note(is_answered);
+    fn note(endpoint: &Arc<Endpoint>, is_conclusive: Option<bool>) {
+        endpoint.admit().unwrap_or_else(|wait| panic!("{wait:?}")).note(is_conclusive);
     }
 
     fn silent(endpoint: &Arc<Endpoint>) {
@@ -224,8 +224,8 @@ mod tests {
         let endpoints = Endpoints::new(TIMEOUT);
         let (first, other) = (endpoint(&endpoints, "https://a/"), endpoint(&endpoints, "https://b/"));
         let late: Vec<_> = (0..3).map(|_| first.admit().unwrap_or_else(|_| panic!("it is asked"))).collect();
-        for is_answered in [false, false, false, false, true, false, false, false, false] {
-            note(&first, Some(is_answered));
+        for is_conclusive in [false, false, false, false, true, false, false, false, false] {
+            note(&first, Some(is_conclusive));
         }
         note(&first, None);
         assert_eq!((first.rest(), endpoints.silent().load(Ordering::Relaxed)), (None, 0));

@@ -159,17 +159,12 @@ impl TokenFault {
         }
     }
 
-    /// Returns whether the endpoint answered, whatever it said; `None` if the request did not leave. A gateway that has no answer of the
-    /// endpoint says so.
-    pub fn is_answered(&self) -> Option<bool> {
+    /// Returns whether the endpoint said what became of the grant; `None` if the request did not leave.
+    pub fn is_conclusive(&self) -> Option<bool> {
         match self {
-            TokenFault::Call(error) if error.refuses_certificate() => Some(true),
-            TokenFault::Call(CallError { sent: false, .. }) | TokenFault::Request(_) => None,
-            TokenFault::Call(CallError { fault, .. }) => Some(fault.is_answer()),
-            TokenFault::Refused { status, .. } | TokenFault::Status { status, .. } => {
-                Some(!matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT))
-            }
-            TokenFault::BodyMalformed { .. } => Some(true),
+            TokenFault::Call(error) if !error.sent && !error.refuses_certificate() => None,
+            TokenFault::Request(_) => None,
+            _ => Some(self.class() != TokenFailure::Unknown),
         }
     }
 
