@@ -38,8 +38,9 @@ const PROGRAMS_VARIABLE: &str = "PROOF_INTERFERENCE_PROGRAMS";
 const PROGRAMS: u32 = 250;
 /// The number of programs that run at once, each in its own tenants.
 const LANES: u32 = 6;
-/// The number of programs within which a planted fault has to be found.
+/// The number of programs at a server with a planted fault, and the number of such servers: one of them has to show it.
 const PLANTED: u32 = 60;
+const SERVERS: u64 = 10;
 
 /// The caller whose certificate the second of a pair presents.
 type AsWhom = fn(String) -> String;
@@ -92,13 +93,16 @@ async fn broken_isolation_is_detected() {
         ("cached reads shared by all", Program::Faulty(Fault::SharesCachedReads), same),
     ];
     for (name, program, beta) in cases {
-        let world = World::start(Backend::Sqlite, program, beta).await;
-        let Seen { differences, .. } = world.run(seed, PLANTED, 0).await;
+        let (mut servers, mut differences) = (0, 0);
+        while differences == 0 && servers < SERVERS {
+            let world = World::start(Backend::Sqlite, program, beta).await;
+            differences = world.run(seed.wrapping_add(servers), PLANTED, 0).await.differences.len();
+            servers += 1;
+        }
         proof::report(&format!(
-            "interference, {name}: seed={seed} programs={PLANTED} differences={}",
-            differences.len()
+            "interference, {name}: seed={seed} programs={PLANTED} servers={servers} differences={differences}"
         ));
-        assert!(!differences.is_empty(), "{name} is not detected with seed {seed}");
+        assert!(differences > 0, "{name} is not detected with seed {seed}");
     }
 }
 

@@ -64,7 +64,7 @@ pub enum Fault {
     DefaultAllocator,
     /// Refusals reveal that a resource belongs to another tenant.
     RevealsOtherTenants,
-    /// Answers of single reads are cached by request, not by caller.
+    /// Answers of single reads are cached for a moment by request, not by caller.
     SharesCachedReads,
 }
 

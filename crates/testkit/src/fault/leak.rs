@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
@@ -15,14 +16,16 @@ use super::{Fault, Layer, answered};
 pub(super) struct Seen {
     /// Ids in answers.
     ids: Mutex<HashSet<Vec<u8>>>,
-    /// Answers by path and request.
-    answers: Mutex<HashMap<(String, Bytes), Bytes>>,
+    /// Answers by path and request, and the times at which they were cached.
+    answers: Mutex<HashMap<(String, Bytes), (Instant, Bytes)>>,
 }
 
 /// Length of a UUID as text.
 const ID: usize = 36;
 /// The most bytes of a request that a refusal repeats.
 const ECHO: usize = 2_000;
+/// The time for which answers are cached. Answers that stayed for good would soon be the same for all who ask by name, and show nothing.
+const CACHED: Duration = Duration::from_millis(500);
 
 // === impl Fault ===
 
@@ -59,7 +62,7 @@ impl Layer {
             Fault::PrintsRequests => tracing::debug!(request = ?message, "called"),
             Fault::SharesCachedReads if method.starts_with("Get") => {
                 let known = lock(&self.seen.answers).get(&key).cloned();
-                if let Some(answer) = known {
+                if let Some((_, answer)) = known.filter(|(since, _)| since.elapsed() < CACHED) {
                     return answered(answer);
                 }
             }
@@ -83,7 +86,7 @@ impl Layer {
             return Response::from_parts(head, Body::empty());
         };
         lock(&self.seen.ids).extend(ids(&answer).map(<[u8]>::to_vec));
-        lock(&self.seen.answers).insert(key, answer.clone());
+        lock(&self.seen.answers).insert(key, (Instant::now(), answer.clone()));
         answered(answer)
     }
 }
