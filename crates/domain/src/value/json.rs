@@ -21,6 +21,7 @@ pub const MAX_VALUES: usize = 2_000;
 pub const MAX_KEYS: usize = 64;
 /// Bytes as compact JSON.
 pub const MAX_BYTES: usize = 64 * 1024;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 // === impl JsonObject ===
 
@@ -66,12 +67,12 @@ impl From<JsonObject> for Map<String, Value> {
 }
 
 /// Reads a text of JSON that someone else wrote. A struct is an object there, at each level: a list of its fields in order, which
-/// `serde_json::from_str` takes as well, is an error.
+/// `serde_json::from_str` takes as well, is an error. A byte order mark at its beginning is skipped (RFC 8259 8.1).
 ///
 /// # Errors
 /// The text is not JSON, or not of this type. The message may quote it.
 pub fn read<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text));
     let value = T::deserialize(ObjectsOnly(&mut deserializer))?;
     deserializer.end()?;
     Ok(value)
@@ -209,6 +210,15 @@ mod tests {
         }
         let ignored = format!(r#"{{"x": {}{}, "name": "x"}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert!(read::<Outer>(&ignored).is_ok(), "an unknown member is passed over");
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_beginning_is_skipped() {
+        let inner: Inner = read("\u{feff}{\"a\": 1}").unwrap();
+        assert_eq!((inner.a, inner.b), (1, None));
+        for wrong in ["\u{feff}", "\u{feff}\u{feff}{\"a\": 1}", " \u{feff}{\"a\": 1}", "{\"a\": 1}\u{feff}"] {
+            assert!(read::<Inner>(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use jackfield_domain::Secret;
+use jackfield_domain::value::json;
 use jackfield_domain::value::url::HttpUrl;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::device::DeviceAuthorization;
 use super::fault::{ErrorCode, TokenFault};
+use super::retry_after::retry_after;
 use super::revocation::Revocation;
 use crate::client::Response;
 
@@ -75,8 +77,6 @@ const MAX_TYPE: usize = 64;
 const MAX_DEVICE_CODE: usize = 4_096;
 const MAX_USER_CODE: usize = 64;
 const MAX_URI: usize = 2_048;
-/// The longest wait that a server can ask for.
-const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// The members of a body.
 struct Members(Map<String, Value>);
@@ -137,11 +137,6 @@ pub(super) fn read_revocation(response: &Response) -> Result<Revocation, TokenFa
     }
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_WAIT))
-}
-
 // === impl AccessFlaw ===
 
 impl AccessFlaw {
@@ -173,7 +168,7 @@ impl Members {
             }
             return Some(Members(members.into_iter().collect()));
         }
-        serde_json::from_slice(&response.body).ok().map(Members)
+        json::read(std::str::from_utf8(&response.body).ok()?).ok().map(Members)
     }
 
     fn error(&self) -> Option<ErrorCode> {

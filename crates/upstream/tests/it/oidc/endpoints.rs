@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use jackfield_domain::Secret;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_upstream::clients::ClientId;
-use jackfield_upstream::oidc::{DocumentFault, ProviderEndpoints};
+use jackfield_upstream::oidc::{DocumentFault, ProviderEndpoints, fetch_profile};
 use jackfield_upstream::probe::{Owner, Probe, published_endpoints};
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
-use super::{CONFIGURATION, Issuer};
+use super::signer::Signer;
+use super::{CONFIGURATION, Issuer, JWKS};
 use crate::pki::Authority;
 use crate::server::Server;
 use crate::support::{definition, development, url};
@@ -151,4 +154,20 @@ async fn a_probe_reads_the_endpoints_and_keeps_nothing() {
     drop(gone);
     let fault = published_endpoints(&network, &good, &issuer).await.unwrap().unwrap_err();
     assert!(fault.is_silence(), "{fault:?}");
+}
+
+/// Some editors put one at the beginning of a file (RFC 8259 8.1).
+#[tokio::test]
+async fn a_byte_order_mark_in_a_document_is_skipped() {
+    let signer = Signer::new("k1", Algorithm::ES256);
+    let issuer = Issuer::start(&[&signer]).await;
+    let marked = |document: Value| format!("\u{feff}{document}");
+    issuer.site.put(CONFIGURATION, 200, "", marked(issuer.document()));
+    issuer.site.put(JWKS, 200, "", marked(json!({ "keys": [signer.jwk()] })));
+    issuer.site.put("/me", 200, "", marked(json!({ "sub": "u1" })));
+    assert_eq!(issuer.discover_at(0.0).await.as_deref(), Ok(&*issuer.url(JWKS)));
+    assert_eq!(token_of(&issuer.endpoints_at(0.0).await.unwrap(), &issuer), issuer.url("/token"));
+    assert!(issuer.validate(&issuer.sign(&signer)).await.is_ok());
+    let (me, token) = (url(&issuer.url("/me")), Secret::new("access-1".to_owned()));
+    assert_eq!(fetch_profile(&issuer.fetcher(0.0), &me, &token, Some("u1")).await.unwrap().0["sub"], "u1");
 }
