@@ -35,6 +35,9 @@ pub enum NextStep {
 
 /// The reason of a refresh whose response has an ID token of another user than the one that is stored (OpenID Connect Core 1.0 12.2).
 pub const SUBJECT_CHANGED: &str = "SUBJECT_CHANGED";
+/// The reason of a refresh whose access token has another type than the one before: a token that was bound to its client may be one of
+/// whoever bears it.
+pub const TOKEN_TYPE_CHANGED: &str = "TOKEN_TYPE_CHANGED";
 
 const UPSTREAM_UNAVAILABLE: &str = "UPSTREAM_UNAVAILABLE";
 
@@ -45,6 +48,15 @@ pub struct Explanation {
     pub obstacle: Option<&'static str>,
     pub next_step: NextStep,
     pub text: String,
+}
+
+/// The tokens that came with a refresh and are not issued, so that the user has to authorise again; `None` for any other reason.
+pub fn tokens_refused(reason: &str) -> Option<&'static str> {
+    match reason {
+        SUBJECT_CHANGED => Some("tokens of another account"),
+        TOKEN_TYPE_CHANGED => Some("a token of another type"),
+        _ => None,
+    }
 }
 
 // === impl Credential ===
@@ -145,11 +157,9 @@ impl Credential {
         let is_due = self.next_refresh_time.is_none_or(|time| time <= now);
         Some(match self.failure_class? {
             FailureClass::Permanent => {
-                let text = match reason.as_str() {
-                    SUBJECT_CHANGED => {
-                        format!("the provider answered a refresh with tokens of another account ({reason})")
-                    }
-                    _ => format!("the provider refused the refresh token ({reason})"),
+                let text = match tokens_refused(reason) {
+                    Some(tokens) => format!("the provider answered a refresh with {tokens} ({reason})"),
+                    None => format!("the provider refused the refresh token ({reason})"),
                 };
                 (Precondition::ReauthRequired.as_str(), self.renewal(), text)
             }

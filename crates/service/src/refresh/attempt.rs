@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_domain::credential::{
     Credential, CredentialRef, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
-    RefreshOutcome, SUBJECT_CHANGED, refresh_backoff,
+    RefreshOutcome, refresh_backoff, tokens_refused,
 };
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
@@ -274,10 +274,11 @@ impl Services {
                         plan.budget.accept();
                         return self.refresh_received(&plan.credential, &sending, received).await;
                     }
-                    // The response says that the refresh token stays, or whose it is.
-                    Err(flaw) if flaw.is_repeated || flaw.reason == SUBJECT_CHANGED => {
+                    // The response says that the refresh token stays, or what it would be good for.
+                    Err(flaw) if flaw.is_repeated || tokens_refused(flaw.reason).is_some() => {
                         admission.note(Some(true));
-                        Failure::flawed(flaw.reason, backoff)
+                        let failure = Failure::flawed(flaw.reason, backoff);
+                        if plan.credential.client_grant { failure.of_client_grant() } else { failure }
                     }
                     Err(flaw) => {
                         admission.note(Some(false));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_domain::credential::{
     Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
-    RefreshOutcome, SUBJECT_CHANGED, refresh_backoff, refresh_time,
+    RefreshOutcome, refresh_backoff, refresh_time, tokens_refused,
 };
 use jackfield_domain::{CredentialId, Error, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{RefreshLease, Writer};
@@ -252,8 +252,10 @@ impl Services {
         credential.material_version += 1;
         credential.note_rotation(true);
         match received.flaw.as_deref() {
-            // It is a token of another account.
-            Some(SUBJECT_CHANGED) => note(&mut credential, &Failure::flawed(SUBJECT_CHANGED, Duration::ZERO), now),
+            // The user has to authorise again, whatever it is good for.
+            Some(flaw) if tokens_refused(flaw).is_some() => {
+                note(&mut credential, &Failure::flawed(flaw, Duration::ZERO), now);
+            }
             _ => credential.last_refresh_time = Some(now),
         }
         credential.meta = credential.meta.changed(now);

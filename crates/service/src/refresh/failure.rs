@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, SUBJECT_CHANGED};
+use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, tokens_refused};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::{Error, Resource};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
@@ -49,17 +49,15 @@ impl RefreshError {
             RefreshError::Other(error) => copied(error),
             RefreshError::Failed(Failure { class, reason, retry_after, outcome: _, refuses_client: _ }) => {
                 match class {
-                    FailureClass::Permanent if reason.as_str() == SUBJECT_CHANGED => {
-                        let message = format!(
-                            "the provider answered a refresh with tokens of another account ({reason}): the user has to \
-                             authorise again"
-                        );
-                        refused(Precondition::ReauthRequired, message)
-                    }
                     FailureClass::Permanent => {
-                        let message = format!(
-                            "the provider refused the refresh token ({reason}): the user has to authorise again"
-                        );
+                        let message = match tokens_refused(reason) {
+                            Some(tokens) => format!(
+                                "the provider answered a refresh with {tokens} ({reason}): the user has to authorise again"
+                            ),
+                            None => format!(
+                                "the provider refused the refresh token ({reason}): the user has to authorise again"
+                            ),
+                        };
                         refused(Precondition::ReauthRequired, message)
                     }
                     FailureClass::Indeterminate => {
@@ -159,9 +157,9 @@ impl Failure {
 
     /// The failure of a response whose access token is not used, though the refresh token is known that is good now.
     pub(super) fn flawed(reason: &str, retry_after: Duration) -> Self {
-        match reason {
-            SUBJECT_CHANGED => Failure::of_last(FailureClass::Permanent, reason, Duration::ZERO),
-            _ => Failure::not_processed(reason, retry_after),
+        match tokens_refused(reason) {
+            Some(_) => Failure::of_last(FailureClass::Permanent, reason, Duration::ZERO),
+            None => Failure::not_processed(reason, retry_after),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Received tokens: what a response has, completed with what was sent.
 
 use jackfield_domain::connection::Connection;
-use jackfield_domain::credential::{Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED};
+use jackfield_domain::credential::{
+    Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED, TOKEN_TYPE_CHANGED,
+};
 use jackfield_domain::{ConnectionId, CredentialId, Secret, TenantId, Timestamp};
 use jackfield_upstream::oauth::{AccessFlaw, AccessToken, TokenResponse};
 use jackfield_upstream::oidc::claimed_subject;
@@ -92,6 +94,7 @@ impl Received {
         let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
         let access = match access {
             _ if is_of_another(sent.id_token.as_ref(), id_token.as_ref()) => Err(SUBJECT_CHANGED),
+            Ok(access) if is_of_another_type(sent, &access.token_type) => Err(TOKEN_TYPE_CHANGED),
             access => access.map_err(AccessFlaw::reason),
         };
         let (tokens, flaw) = match access {
@@ -144,4 +147,35 @@ impl Received {
 fn is_of_another(stored: Option<&Secret>, received: Option<&Secret>) -> bool {
     let subject = |id_token: Option<&Secret>| claimed_subject(id_token?);
     matches!((subject(stored), subject(received)), (Some(stored), Some(received)) if stored != received)
+}
+
+/// Returns true if there was an access token, and it had another type. Letter case does not count (RFC 6749 5.1).
+fn is_of_another_type(sent: &OAuth2Material, received: &str) -> bool {
+    sent.access_token.is_some() && !sent.token_type.eq_ignore_ascii_case(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letter_case_is_no_other_type_of_a_token_and_neither_is_the_first_one() {
+        let of = |access_token: Option<&str>, token_type: &str| OAuth2Material {
+            access_token: access_token.map(|token| Secret::new(token.to_owned())),
+            token_type: token_type.to_owned(),
+            ..OAuth2Material::default()
+        };
+        for (sent, received, is_another) in [
+            (of(Some("a"), "Bearer"), "Bearer", false),
+            (of(Some("a"), "bearer"), "Bearer", false),
+            (of(Some("a"), "dpop"), "DPoP", false),
+            (of(Some("a"), "Bearer"), "DPoP", true),
+            (of(Some("a"), "DPoP"), "Bearer", true),
+            (of(Some("a"), "Bearer"), "Bearer2", true),
+            (of(None, "Bearer"), "DPoP", false),
+            (of(None, ""), "Bearer", false),
+        ] {
+            assert_eq!(is_of_another_type(&sent, received), is_another, "{} and then {received}", sent.token_type);
+        }
+    }
 }
