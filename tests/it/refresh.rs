@@ -1,6 +1,7 @@
 //! Refreshes of credentials at an authorisation server that replaces refresh tokens, and ends a grant when one is used twice.
 
 mod client;
+mod endpoint;
 mod facts;
 mod failures;
 mod import;

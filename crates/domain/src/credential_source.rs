@@ -101,7 +101,7 @@ names! {
         Timeout = "CREDENTIAL_SOURCE_TIMEOUT",
         /// It failed: it answered with an error, or went away before it had answered.
         Failed = "CREDENTIAL_SOURCE_FAILED",
-        /// It cannot be reached.
+        /// It cannot be reached, or not in the agreed protocol.
         Unreachable = "CREDENTIAL_SOURCE_UNREACHABLE",
         /// No client holds a stream open.
         NotConnected = "CREDENTIAL_SOURCE_NOT_CONNECTED",

@@ -52,6 +52,8 @@ pub struct ProviderOptions {
     pub hides_lifetime: bool,
     /// The lifetime of a refresh token from its issue on, which responses tell (`refresh_token_expires_in`).
     pub refresh_lifetime: Option<Duration>,
+    /// A connection has one answer. Whatever is sent over it afterwards is lost, as with a proxy that dropped it while it was idle.
+    pub drops_idle: bool,
     /// The parameter `scope` in refreshes.
     pub scope: ParameterRule,
     /// The parameter `resource` in refreshes (RFC 8707).
@@ -128,6 +130,8 @@ struct Shared {
     script: Mutex<Script>,
     /// The number of requests that were read and are not answered yet.
     open: AtomicUsize,
+    /// The number of connections so far.
+    connections: AtomicUsize,
 }
 
 /// The pause between two looks at whether requests are answered.
@@ -155,6 +159,7 @@ impl Provider {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
+                accepting.connections.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(http::serve(stream, Arc::clone(&accepting)));
             }
         });
@@ -250,6 +255,11 @@ impl Provider {
         self.shared.grants().requests.clone()
     }
 
+    /// The number of connections so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
     /// Waits until all requests that were read have their effect and their answer, whether or not their senders are still there.
     pub async fn quiet(&self) {
         while self.shared.open.load(Ordering::SeqCst) > 0 {
@@ -285,6 +295,7 @@ impl Default for ProviderOptions {
             lifetime: Duration::from_secs(3600),
             hides_lifetime: false,
             refresh_lifetime: None,
+            drops_idle: false,
             scope: ParameterRule::Optional,
             resource: ParameterRule::Optional,
             clock: Arc::new(SystemClock),
@@ -296,8 +307,8 @@ impl Default for ProviderOptions {
 
 impl Shared {
     fn new(options: ProviderOptions, foreign: Option<Foreign>) -> Self {
-        let (grants, script, open) = Default::default();
-        Shared { options, grants, foreign, script, open }
+        let (grants, script, open, connections) = Default::default();
+        Shared { options, grants, foreign, script, open, connections }
     }
 
     fn now(&self) -> Timestamp {

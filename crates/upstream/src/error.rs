@@ -42,6 +42,9 @@ pub enum Fault {
     ConnectionLost,
     #[error("the response is not HTTP/1.1")]
     ResponseMalformed,
+    /// gRPC needs it.
+    #[error("the server does not speak HTTP/2")]
+    Http2NotSpoken,
     #[error("the headers of the response are larger than the limit")]
     HeadersTooLarge,
     #[error("the body of the response is larger than the limit")]
@@ -106,6 +109,7 @@ impl Fault {
             Fault::CallerTimeout => "CALLER_TIMEOUT",
             Fault::ConnectionLost => "CONNECTION_LOST",
             Fault::ResponseMalformed => "RESPONSE_MALFORMED",
+            Fault::Http2NotSpoken => "HTTP2_NOT_SPOKEN",
             Fault::HeadersTooLarge => "HEADERS_TOO_LARGE",
             Fault::BodyTooLarge => "BODY_TOO_LARGE",
             Fault::BodyEncoded => "BODY_ENCODED",
@@ -124,6 +128,7 @@ impl Fault {
             | Fault::Busy
             | Fault::CircuitOpen { .. }
             | Fault::ResponseMalformed
+            | Fault::Http2NotSpoken
             | Fault::HeadersTooLarge
             | Fault::BodyTooLarge
             | Fault::BodyEncoded => false,

@@ -7,7 +7,7 @@ use jackfield_domain::credential_source::{SourceFault, SourceProtocol};
 use jackfield_domain::value::url::HttpUrl;
 use tokio::time::Instant;
 
-use crate::client::{Client, Request, Response};
+use crate::client::{Client, Deadline, Request, Response};
 use crate::error::{CallError, Fault};
 
 /// A question without a usable response.
@@ -46,7 +46,7 @@ pub async fn ask(
     client: &Client,
     (protocol, url): (SourceProtocol, &HttpUrl),
     question: &[u8],
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Option<Bytes>, SourceError> {
     match protocol {
         SourceProtocol::Https => read(client.send(post(url, question, deadline)).await?),
@@ -54,7 +54,7 @@ pub async fn ask(
     }
 }
 
-fn post(url: &HttpUrl, question: &[u8], deadline: Instant) -> Request {
+fn post(url: &HttpUrl, question: &[u8], deadline: Deadline) -> Request {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
     let body = Bytes::copy_from_slice(question);
     Request { method: Method::POST, url: url.clone(), headers, body, deadline: Some(deadline) }
@@ -68,10 +68,10 @@ fn read(response: Response) -> Result<Option<Bytes>, SourceError> {
     }
 }
 
-fn call(url: &HttpUrl, question: &[u8], deadline: Instant) -> Result<Request, SourceError> {
+fn call(url: &HttpUrl, question: &[u8], deadline: Deadline) -> Result<Request, SourceError> {
     let url = format!("{}{PATH}", url.as_str().trim_end_matches('/'));
     let url = HttpUrl::parse("url", &url, MAX_URL).map_err(|_| SourceError::Url)?;
-    let millis = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let millis = deadline.at().saturating_duration_since(Instant::now()).as_millis();
     let timeout = HeaderValue::from_str(&format!("{millis}m")).map_err(|_| SourceError::Url)?;
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, GRPC), (GRPC_TIMEOUT, timeout)]);
     let mut body = BytesMut::with_capacity(PREFIX + question.len());
@@ -130,6 +130,7 @@ fn fault_of(fault: &Fault) -> SourceFault {
         | Fault::ConnectTimeout(_)
         | Fault::Proxy(_)
         | Fault::Tls(_)
+        | Fault::Http2NotSpoken
         | Fault::Busy
         | Fault::CircuitOpen { .. } => SourceFault::Unreachable,
     }

@@ -254,6 +254,8 @@ on_both! {
             (error(400, "my own words"), Failure::RequestRefused, "UNKNOWN_ERROR_CODE"),
             (Some(Reply::new(200, "{\"device_code\": \"d\"}")), Failure::ResponseMalformed, "BODY_MALFORMED"),
             (Some(Reply::new(502, "<html>")), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
+            // To a page where users log in.
+            (Some(Reply::new(302, "")), Failure::ClientRefused, "STATUS_UNEXPECTED"),
         ] {
             world.provider.reply(reply);
             let begun = respond(&world).await;

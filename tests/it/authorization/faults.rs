@@ -32,7 +32,10 @@ on_both! {
         let material = steps::revealed(&world.client, &credential).await;
         let refused = |code: &str| json(400, &format!(r#"{{"error": "{code}"}}"#));
         let granted = |rest: &str| json(200, &format!(r#"{{"access_token": "a"{rest}}}"#));
-        let moved = Reply { headers: vec![("location", "https://evil.example/".to_owned())], ..Reply::new(307, "") };
+        let moved = |status| {
+            let headers = vec![("location", "https://evil.example/".to_owned())];
+            Reply { headers, ..Reply::new(status, "") }
+        };
         let cases = [
             (refused("invalid_grant"), Failure::GrantRefused, "invalid_grant"),
             (json(401, r#"{"error": "invalid_client"}"#), Failure::ClientRefused, "invalid_client"),
@@ -50,7 +53,14 @@ on_both! {
             (json(500, "<html>"), Failure::AnswerLost, "STATUS_UNEXPECTED"),
             (Reply::new(200, "<html>You are in a hotel</html>"), Failure::AnswerLost, "BODY_MALFORMED"),
             (Reply::new(200, vec![b' '; 10 << 20]), Failure::AnswerLost, "BODY_TOO_LARGE"),
-            (moved, Failure::ClientRefused, "STATUS_UNEXPECTED"),
+            (moved(307), Failure::ClientRefused, "STATUS_UNEXPECTED"),
+            (moved(302), Failure::AnswerLost, "STATUS_UNEXPECTED"),
+            (moved(303), Failure::AnswerLost, "STATUS_UNEXPECTED"),
+            (json(408, ""), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
+            (json(421, r#"{"error": "<script>"}"#), Failure::EndpointUnavailable, "UNKNOWN_ERROR_CODE"),
+            (json(425, ""), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
+            (refused("temporarily_unavailable"), Failure::EndpointUnavailable, "temporarily_unavailable"),
+            (json(200, r#"{"error": "slow_down"}"#), Failure::EndpointUnavailable, "slow_down"),
             (json(404, ""), Failure::ClientRefused, "STATUS_UNEXPECTED"),
             (json(200, "{}"), Failure::TokenUnusable, "ACCESS_TOKEN_MISSING"),
             (json(200, r#"{"access_token": "a b\n"}"#), Failure::TokenUnusable, "ACCESS_TOKEN_UNUSABLE"),

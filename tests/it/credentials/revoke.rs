@@ -113,6 +113,7 @@ on_both! {
             (ProviderFault::error_with_200("invalid_request"), both(Outcome::Refused, "invalid_request"), 2),
             (ProviderFault::status(404), both(Outcome::Refused, "STATUS_UNEXPECTED"), 2),
             (ProviderFault::redirect("http://localhost:1/"), both(Outcome::Refused, "STATUS_UNEXPECTED"), 2),
+            (ProviderFault::status(302), both(Outcome::Refused, "STATUS_UNEXPECTED"), 2),
             // It is tried three times. What does not answer for one token is not asked about the next.
             (ProviderFault::status(500), unreached("STATUS_UNEXPECTED"), 3),
             // Longer than the call lasts.

@@ -189,6 +189,11 @@ on_both! {
             ProviderFault::status(503),
             ProviderFault::too_many(Duration::from_secs(7)),
             ProviderFault::error(503, "temporarily_unavailable"),
+            ProviderFault::error(400, "temporarily_unavailable"),
+            ProviderFault::error_with_200("slow_down"),
+            ProviderFault::status(408),
+            ProviderFault::status(421),
+            ProviderFault::status(425),
         ]) {
             world.provider.fail([fault]);
             refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
@@ -198,7 +203,7 @@ on_both! {
             // No request leaves before the wait is over.
             refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
             assert_eq!(world.provider.requests().len(), count as usize);
-            clock.advance(Duration::from_secs(60));
+            clock.advance(Duration::from_secs(180));
         }
         let issued = world.issue(&grant.credential).await.unwrap();
         assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);

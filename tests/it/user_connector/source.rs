@@ -191,7 +191,10 @@ on_both! {
         assert_eq!(steps::credential_now(&client, &credential.id).await, credential);
         // It speaks no HTTP/2.
         set(&client, remote(system.url(""))).await;
-        expect_status(authenticate(&client, by_source("ada")).await, Code::Unavailable, "CREDENTIAL_SOURCE_FAILED");
+        let answer = authenticate(&client, by_source("ada")).await;
+        let refused = expect_status(answer, Code::Unavailable, "CREDENTIAL_SOURCE_UNREACHABLE");
+        let message = refused.status.message();
+        assert!(message.ends_with("the server does not speak HTTP/2"), "{message}");
         let request = v1::SetCredentialSourceRequest { source: Some(remote(format!("{url}/path"))), ..Default::default() };
         let result = client.user_connectors().set_credential_source(request).await;
         let refused = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");

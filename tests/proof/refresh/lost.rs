@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 /// The reason of a response whose connection ended.
 pub(super) const CONNECTION_LOST: &str = "CONNECTION_LOST";
 /// The reason of a response that did not come in time.
-pub(super) const TIMEOUT: &str = "CALLER_TIMEOUT";
+pub(super) const TIMEOUT: &str = "TOTAL_TIMEOUT";
 /// The reason of a response whose server crashed.
 pub(super) const PROCESS_ENDED: &str = "PROCESS_ENDED";
 /// The delay of a due task from which on time-outs may be the machine's. The longest delay of the provider that is no fault, and this, is still

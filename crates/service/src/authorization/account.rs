@@ -7,6 +7,7 @@ use jackfield_domain::connection::{Connection, ConnectionSettings, UserIdFault, 
 use jackfield_domain::connector::Connector;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectionId, Secret, TenantId, Timestamp};
+use jackfield_upstream::client::Deadline;
 use jackfield_upstream::oidc::{
     Algorithm, Discovery, DocumentFault, Fetcher, IdTokenClaims, IdTokenFault, IdTokenRules, IdTokenUse, KeySets,
     ProfileFault, claimed_subject, fetch_profile,
@@ -172,7 +173,8 @@ impl Services {
     fn fetcher<'a>(&self, of: AccountClient<'a>) -> Fetcher<'a> {
         let id = (of.tenant, of.connection.id.0);
         // The caller may leave, so its deadline is none.
-        Fetcher { client: &of.client.client, id, now: self.now(), deadline: Some(Instant::now() + TIMEOUT) }
+        let deadline = Some(Deadline::Server(Instant::now() + TIMEOUT));
+        Fetcher { client: &of.client.client, id, now: self.now(), deadline }
     }
 }
 

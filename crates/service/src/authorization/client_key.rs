@@ -8,7 +8,7 @@ use jackfield_domain::connector::{Connector, OAuth2Endpoints};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Error, Resource, Result, Secret, TenantId};
-use jackfield_upstream::client::Client;
+use jackfield_upstream::client::{Client, Deadline};
 use jackfield_upstream::egress::Target;
 use jackfield_upstream::oauth::{AssertionKey, ClientAssertion, RsaScheme};
 use jackfield_upstream::oidc::{DocumentFault, Fetcher, ProviderEndpoint, ProviderEndpoints};
@@ -90,7 +90,11 @@ impl Services {
     ) -> Result<Aliases> {
         let Some(issuer) = issuer_of(connection, connector) else { return Ok(Aliases::default()) };
         let longest = Instant::now() + TIMEOUT;
-        let deadline = Some(deadline.map_or(longest, |deadline| deadline.min(longest)));
+        // That an issuer does not answer in less time says nothing about it.
+        let deadline = match deadline.filter(|deadline| *deadline < longest) {
+            Some(earlier) => Some(Deadline::Caller(earlier)),
+            None => Some(Deadline::Server(longest)),
+        };
         let fetcher = Fetcher { client, id: (tenant, connection.id.0), now: self.now(), deadline };
         match self.shared.issuers.discovery.endpoints(&fetcher, &issuer).await {
             Ok(endpoints) => Ok(Aliases(Some(endpoints))),

@@ -126,6 +126,12 @@ fn refusal(fault: &TokenFault) -> AuthorizationEnd {
     if let TokenFault::BodyMalformed { .. } = fault {
         return AuthorizationEnd::failed(AuthorizationFailure::ResponseMalformed, fault.reason());
     }
+    // The URL is that of another endpoint, whatever was done.
+    if let TokenFault::Status { status, .. } = fault
+        && status.is_redirection()
+    {
+        return AuthorizationEnd::failed(AuthorizationFailure::ClientRefused, fault.reason());
+    }
     if is_unknown_refusal(fault) {
         return AuthorizationEnd::failed(AuthorizationFailure::RequestRefused, UNKNOWN_ERROR_CODE);
     }

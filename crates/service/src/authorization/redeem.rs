@@ -425,10 +425,13 @@ pub(super) fn detail_of(fault: &TokenFault) -> &str {
     }
 }
 
-/// Returns true for an error code that is not known, with a status that does not say that the endpoint is overloaded.
+/// Returns true for an error code that is not known, with a status that says neither that the request was not processed nor that the endpoint
+/// fails.
 pub(super) fn is_refused_for_unknown_reasons(fault: &TokenFault) -> bool {
     match fault {
-        TokenFault::Refused { status, code, .. } => !code.is_known() && !matches!(status.as_u16(), 429 | 500..),
+        TokenFault::Refused { status, code, .. } => {
+            !code.is_known() && !fault.is_unprocessed() && !status.is_server_error()
+        }
         TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {
             false
         }

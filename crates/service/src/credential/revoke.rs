@@ -417,9 +417,13 @@ fn fate_of(fault: &TokenFault) -> Fate {
         (TokenFault::Request(_), _) => RevocationOutcome::NotSent,
         (TokenFault::Call(error), TokenFailure::Connection) if !error.sent => RevocationOutcome::NotSent,
         // A code that is not known does not pass, whatever it means for a grant.
-        (TokenFault::Refused { status, code, .. }, _) if !code.is_known() && is_refusal(status.as_u16()) => {
+        (TokenFault::Refused { status, code, .. }, _)
+            if !code.is_known() && !fault.is_unprocessed() && !status.is_server_error() =>
+        {
             RevocationOutcome::Refused
         }
+        // Each leads to another endpoint, whatever was done.
+        (TokenFault::Status { status, .. }, _) if status.is_redirection() => RevocationOutcome::Refused,
         (_, TokenFailure::Transient | TokenFailure::Unknown) => RevocationOutcome::Unreachable,
         _ => RevocationOutcome::Refused,
     };
@@ -428,10 +432,6 @@ fn fate_of(fault: &TokenFault) -> Fate {
         _ => fault.reason(),
     };
     (outcome, reason.to_owned())
-}
-
-fn is_refusal(status: u16) -> bool {
-    status < 500 && status != 429
 }
 
 /// The reason for which tokens are not revoked while too many others wait.

@@ -20,6 +20,7 @@ use jackfield_domain::{
     ConnectorId, CredentialSourceId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId,
 };
 use jackfield_store::Writer;
+use jackfield_upstream::client::Deadline;
 use jackfield_upstream::source::ask;
 use tokio::time::Instant;
 
@@ -179,18 +180,22 @@ impl Services {
             }
         };
         let default = read.credential_fetch_default(tenant, link.id).await?;
-        let (asked, left) = (Instant::now(), |deadline: Instant| deadline.saturating_duration_since(Instant::now()));
+        let asked = Instant::now();
         // Some time is left to store the answer, or to say that there was none.
-        let wait = deadline.map_or(source.timeout, |deadline| (left(deadline) * 9 / 10).min(source.timeout));
+        let patience = deadline.map(|deadline| deadline.saturating_duration_since(asked) * 9 / 10);
+        let end = match patience.filter(|patience| *patience < source.timeout) {
+            Some(patience) => Deadline::Caller(asked + patience),
+            None => Deadline::Server(asked + source.timeout),
+        };
         let request = SourceRequest {
             tenant,
             user_id: user_id.clone(),
             connector: connector.id,
             connector_name: connector.name.clone(),
             kind: default.map(|default| default.kind),
-            expire_time: self.now().plus_micros(micros(wait)),
+            expire_time: self.now().plus_micros(micros(end.at() - asked)),
         };
-        let answer = self.source_answer(&source, request, form, asked + wait).await?;
+        let answer = self.source_answer(&source, request, form, end).await?;
         let nothing = || SourceFailure::of(SourceFault::Empty, "it has no credentials of this user for this connector");
         let material = answer.and_then(|material| material.ok_or_else(nothing));
         Ok((connector.id, material.map_err(|failure| failed(tenant, &source, failure))?))
@@ -201,10 +206,10 @@ impl Services {
         source: &CredentialSource,
         request: SourceRequest,
         form: &dyn SourceForm,
-        end: Instant,
+        end: Deadline,
     ) -> Result<SourceAnswer> {
         let SourceEndpoint::Remote { protocol, url, .. } = &source.endpoint else {
-            return Ok(self.shared.source_streams.ask(request, end).await);
+            return Ok(self.shared.source_streams.ask(request, end.at()).await);
         };
         let client = match self.shared.outbound.source_client(request.tenant, source).await? {
             Ok(client) => client,

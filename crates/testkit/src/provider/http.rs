@@ -64,6 +64,9 @@ async fn answer_all(mut stream: TcpStream, shared: &Arc<Shared>) -> std::io::Res
         if message.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             return Ok(());
         }
+        if shared.options.drops_idle {
+            return Message::read(&mut stream).await.map(|_| ());
+        }
     }
 }
 

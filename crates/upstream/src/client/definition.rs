@@ -13,8 +13,7 @@ use jackfield_domain::connector::Timeouts;
 use jackfield_domain::value::maps::is_refused_header;
 use jackfield_domain::value::url::HttpUrl;
 
-use tokio::time::Instant;
-
+use super::deadline::Deadline;
 use crate::egress::{Target, UrlFault};
 use crate::error::Fault;
 use crate::observe;
@@ -71,8 +70,8 @@ pub struct Request {
     /// They replace headers of the definition. Those that frame the message are set by the client.
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// The time at which the caller stops waiting.
-    pub deadline: Option<Instant>,
+    /// The end of the call, if it is earlier than that of the total timeout.
+    pub deadline: Option<Deadline>,
 }
 
 /// A part of a definition that cannot be used.

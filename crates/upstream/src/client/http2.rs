@@ -26,6 +26,9 @@ use crate::tls::TlsFault;
 
 /// The name of the protocol in TLS (RFC 9113 3.2).
 const H2: &[u8] = b"h2";
+/// The place of the type in a frame, and the type of settings (RFC 9113 4.1, 6.5).
+const TYPE: usize = 3;
+const SETTINGS: u8 = 0x4;
 /// The usual size of a frame, in bytes (RFC 9113 4.2).
 const FRAME: u32 = 16_384;
 /// The reads that look for the reason of a failed write. One that refuses a certificate has sent nothing before it.
@@ -34,10 +37,12 @@ const LAST_READS: usize = 4;
 const LAST_WAIT: Duration = Duration::from_millis(500);
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// A stream that keeps the fault of TLS with which it failed. Of an error of the stream, hyper passes on no more than its kind.
+/// A stream that keeps the fault with which it failed. Of an error of the stream, hyper passes on no more than its kind.
 struct Watched {
     stream: Stream,
-    fault: Arc<OnceLock<TlsFault>>,
+    fault: Arc<OnceLock<Fault>>,
+    /// Something was read.
+    has_begun: bool,
     /// The write that failed, until its reason is known.
     failed: Option<FailedWrite>,
 }
@@ -73,12 +78,12 @@ impl Client {
         connected.rest_on(self.definition.identity(target));
         handshakes.note(connected.not_after);
         if connected.session().is_none_or(|session| session.alpn_protocol() != Some(H2)) {
-            return Err(Fault::ResponseMalformed);
+            return Err(Fault::Http2NotSpoken);
         }
         let Connected { stream, traffic, auth, .. } = connected;
         attempt.sends(traffic);
         let fault = Arc::<OnceLock<_>>::default();
-        let stream = Watched { stream, fault: Arc::clone(&fault), failed: None };
+        let stream = Watched { stream, fault: Arc::clone(&fault), has_begun: false, failed: None };
         let tasks = Arc::new(Mutex::new(JoinSet::new()));
         let mut builder = http2::Builder::new(TasksOfCall(Arc::downgrade(&tasks)));
         builder.max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX));
@@ -86,7 +91,11 @@ impl Client {
         let window = u32::try_from(limits.body).unwrap_or(u32::MAX).saturating_add(FRAME);
         builder.initial_stream_window_size(window).initial_connection_window_size(window);
         // In TLS 1.3 a server refuses the certificate of the client after the handshake.
-        let lost = || fault.get().map_or(Fault::ConnectionLost, |fault| Fault::Tls(fault.after_handshake(auth)));
+        let lost = || match fault.get() {
+            Some(Fault::Tls(fault)) => Fault::Tls(fault.after_handshake(auth)),
+            Some(fault) => fault.clone(),
+            None => Fault::ConnectionLost,
+        };
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|_| lost())?;
         let exchange = async {
@@ -139,7 +148,15 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for TasksOfCall {
 impl Watched {
     fn note(&self, error: &io::Error) {
         if let Some(fault) = TlsFault::find(error) {
-            self.fault.get_or_init(|| fault);
+            self.fault.get_or_init(|| Fault::Tls(fault));
+        }
+    }
+
+    /// Looks at the first bytes that were read. A server of HTTP/2 begins with its settings (RFC 9113 3.4).
+    fn begin(&mut self, bytes: &[u8]) {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        if is_first && bytes.get(TYPE).is_some_and(|kind| *kind != SETTINGS) {
+            self.fault.get_or_init(|| Fault::Http2NotSpoken);
         }
     }
 
@@ -177,9 +194,12 @@ impl Watched {
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        if let Err(error) = &read {
-            self.note(error);
+        match &read {
+            Ok(()) if buf.filled().len() > before => self.begin(&buf.filled()[before..]),
+            Ok(()) => {}
+            Err(error) => self.note(error),
         }
         Poll::Ready(read)
     }

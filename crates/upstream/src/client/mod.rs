@@ -4,6 +4,7 @@ mod attempt;
 mod body;
 mod breaker;
 mod connection;
+mod deadline;
 mod definition;
 mod dial;
 mod http2;
@@ -33,6 +34,7 @@ use crate::tls::{Handshakes, TlsFault};
 
 pub use self::connection::Response;
 pub(crate) use self::connection::{Connection, Responding};
+pub use self::deadline::Deadline;
 pub use self::definition::{Definition, DefinitionError, Limits, Proxy, Request, basic, header_of, secret_value};
 pub use self::dial::Network;
 pub(crate) use self::dial::{Connected, dial, handshake, peer, tunnelled};
@@ -53,7 +55,7 @@ pub struct Client {
     pool: Pool,
     places: Semaphore,
     /// One for each kind of calls.
-    breakers: [Breaker; 4],
+    breakers: [Breaker; 5],
     last_use: Mutex<Instant>,
     observer: Observer,
 }
@@ -61,8 +63,10 @@ pub struct Client {
 /// The purpose of a call. Endpoints with different purposes may be different systems, of which one can be away alone.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose {
-    /// The calls that the connector is there for: log-ins, tokens.
+    /// The calls that the connector is there for, such as log-ins.
     Main,
+    /// Exchanges of grants for tokens.
+    Exchange,
     /// Revocations.
     Revocation,
     /// Documents of issuers, and profiles of users.
@@ -76,6 +80,20 @@ pub enum Purpose {
 enum Protocol {
     Http1,
     Http2,
+}
+
+// === impl Purpose ===
+
+impl Purpose {
+    /// Returns true if a call may go over a connection that was kept, and leave its own to the next one. The server, or something on the
+    /// way, may have closed one that was idle, and then it is unknown what became of the request. Most calls can be made again, but an
+    /// exchange may have spent its grant.
+    fn keeps_connections(self) -> bool {
+        match self {
+            Purpose::Main | Purpose::Revocation | Purpose::Document | Purpose::Device => true,
+            Purpose::Exchange => false,
+        }
+    }
 }
 
 // === impl Client ===
@@ -126,7 +144,7 @@ impl Client {
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send_as(&self, purpose: Purpose, request: Request) -> Result<Response, CallError> {
-        self.send_by(&self.breakers[purpose as usize], Protocol::Http1, request).await
+        self.send_by(purpose, Protocol::Http1, request).await
     }
 
     /// Makes a call over HTTP/2, on a connection of its own. The trailers of the response are among its headers.
@@ -134,15 +152,15 @@ impl Client {
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send_http2(&self, request: Request) -> Result<Response, CallError> {
-        self.send_by(&self.breakers[Purpose::Main as usize], Protocol::Http2, request).await
+        self.send_by(Purpose::Main, Protocol::Http2, request).await
     }
 
-    async fn send_by(&self, breaker: &Breaker, protocol: Protocol, request: Request) -> Result<Response, CallError> {
+    async fn send_by(&self, purpose: Purpose, protocol: Protocol, request: Request) -> Result<Response, CallError> {
         self.touch();
         let target = self.target(&request.url);
         let observed = self.observer.begin(&request.method, target.as_deref().ok());
         let outcome = match &target {
-            Ok(target) => self.admit((breaker, protocol), target, request).instrument(observed.span()).await,
+            Ok(target) => self.admit((purpose, protocol), target, request).instrument(observed.span()).await,
             Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
         };
         observed.end(outcome.as_ref().map(|response| response.status).map_err(|error| &error.fault));
@@ -152,38 +170,36 @@ impl Client {
     /// Makes a call if its breaker admits it, within the time that it may take.
     async fn admit(
         &self,
-        (breaker, protocol): (&Breaker, Protocol),
+        (purpose, protocol): (Purpose, Protocol),
         target: &Target,
         request: Request,
     ) -> Result<Response, CallError> {
         let unsent = |fault| CallError { fault, sent: false };
         let timeouts = self.definition.timeouts;
-        let total = Instant::now() + timeouts.total;
-        let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
+        let total = Deadline::Server(Instant::now() + timeouts.total);
+        let earlier = request.deadline.filter(|deadline| deadline.at() < total.at());
+        let deadline = earlier.unwrap_or(total);
         let _place = self.place(request.deadline).await.map_err(unsent)?;
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
-        let attempt = Attempt::new(breaker.admit().map_err(open)?, timeouts);
+        let admission = self.breakers[purpose as usize].admit().map_err(open)?;
+        let attempt = Attempt::new(admission, timeouts);
         let start = Instant::now();
         let call = async {
             match protocol {
-                Protocol::Http1 => self.call(target, request, &attempt).await,
+                Protocol::Http1 => self.call(purpose, target, request, &attempt).await,
                 // On the heap, because most calls do without.
                 Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
             }
         };
-        let outcome = match timeout_at(deadline, call).await {
-            Ok(outcome) => outcome,
-            Err(_) if deadline < total => Err(Fault::CallerTimeout),
-            Err(_) => Err(Fault::TotalTimeout),
-        };
+        let outcome = timeout_at(deadline.at(), call).await.unwrap_or_else(|_| Err(deadline.fault()));
         let sent = attempt.is_sent();
         match &outcome {
             // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
             // kind may be about this one request.
             Ok(response) => attempt.settle(matches!(response.status.as_u16(), 502..=504)),
             Err(Fault::CallerTimeout) => drop(attempt),
-            // The wait in our own queue says nothing about the system.
-            Err(Fault::TotalTimeout) if start.elapsed() < timeouts.total / 2 => drop(attempt),
+            // Less time than the total timeout, and the wait in our own queue, say nothing about the system.
+            Err(Fault::TotalTimeout) if earlier.is_some() || start.elapsed() < timeouts.total / 2 => drop(attempt),
             Err(fault) if fault.is_outage() => attempt.settle(true),
             Err(_) => attempt.dismiss(),
         }
@@ -223,27 +239,39 @@ impl Client {
     }
 
     /// Waits for a place, for the connect timeout at most.
-    pub(crate) async fn place(&self, deadline: Option<Instant>) -> Result<SemaphorePermit<'_>, Fault> {
+    pub(crate) async fn place(&self, deadline: Option<Deadline>) -> Result<SemaphorePermit<'_>, Fault> {
         let end = Instant::now() + self.definition.timeouts.connect;
-        match timeout_at(deadline.map_or(end, |deadline| deadline.min(end)), self.places.acquire()).await {
+        let earlier = deadline.filter(|deadline| deadline.at() < end);
+        match timeout_at(earlier.map_or(end, Deadline::at), self.places.acquire()).await {
             Ok(place) => place.map_err(|_| Fault::Busy),
-            Err(_) if deadline.is_some_and(|deadline| deadline < end) => Err(Fault::CallerTimeout),
-            Err(_) => Err(Fault::Busy),
+            Err(_) => Err(earlier.map_or(Fault::Busy, Deadline::fault)),
         }
     }
 
-    async fn call(&self, target: &Target, request: Request, attempt: &Attempt<'_>) -> Result<Response, Fault> {
-        self.call_over(|| self.pool.take(target), target, request, attempt).await
+    async fn call(
+        &self,
+        purpose: Purpose,
+        target: &Target,
+        request: Request,
+        attempt: &Attempt<'_>,
+    ) -> Result<Response, Fault> {
+        let kept = || if purpose.keeps_connections() { self.pool.take(target) } else { None };
+        let (response, peer, connection) = self.call_over(kept, target, request, attempt).await?;
+        if purpose.keeps_connections() {
+            self.pool.put(peer, connection);
+        }
+        Ok(response)
     }
 
     /// Makes a call over a connection that was kept. If there is none, or none that lasts until the request is written, over a new one.
+    /// Returns the connection with the response, and the target that it was made for.
     async fn call_over(
         &self,
         mut kept: impl FnMut() -> Option<(Target, Connection)>,
         target: &Target,
         request: Request,
         attempt: &Attempt<'_>,
-    ) -> Result<Response, Fault> {
+    ) -> Result<(Response, Target, Connection), Fault> {
         let Definition { timeouts, limits, .. } = &self.definition;
         let mut message = self.definition.message(target, request);
         loop {
@@ -263,8 +291,7 @@ impl Client {
                     if let Some(fault) = self.definition.refusal(target, response.status, &response.body) {
                         return Err(fault);
                     }
-                    self.pool.put(peer, connection);
-                    return Ok(response);
+                    return Ok((response, peer, connection));
                 }
                 // The server closed while the connection was idle, and nothing was written to it.
                 Err(Failure { unsent: Some(unsent), .. }) if !is_fresh => {

@@ -122,7 +122,7 @@ async fn a_request_that_did_not_leave_is_sent_over_another_connection() {
         };
         let attempt = Attempt::new(client.breakers[0].admit().unwrap(), client.definition.timeouts);
         let response = client.call_over(kept, &target, server.request(), &attempt).await;
-        assert_eq!(response.unwrap().body, "other", "{end:?}");
+        assert_eq!(response.unwrap().0.body, "other", "{end:?}");
         attempt.dismiss();
         server.thread.join().unwrap();
         if let Some(mut ended) = ended {

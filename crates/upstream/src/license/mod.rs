@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use self::response::Refused;
-use crate::client::{self, Client, Request, secret_value};
+use crate::client::{self, Client, Deadline, Request, secret_value};
 
 pub use self::fault::{BodyFlaw, ErrorCode, LicenseFault};
 pub use self::response::{CompanyPermissions, Grant, MAX_COMPANIES, MAX_PERMISSIONS, MAX_TOKEN, Profile};
@@ -176,7 +176,8 @@ impl<'a> Requests<'a> {
 
     fn request(&self, url: HttpUrl) -> Request {
         let headers = HeaderMap::from_iter([(MODULE, self.application.clone()), (CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
-        Request { method: Method::GET, url, headers, body: Bytes::new(), deadline: self.deadline }
+        let deadline = self.deadline.map(Deadline::Caller);
+        Request { method: Method::GET, url, headers, body: Bytes::new(), deadline }
     }
 }
 

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use self::free_json::FreeJson;
 use crate::bounded::BoundedList;
-use crate::client::{Client, Request, Response};
+use crate::client::{Client, Deadline, Request, Response};
 use crate::error::CallError;
 
 /// The response of a system to a log-in.
@@ -146,6 +146,7 @@ pub async fn authenticate(
 /// The request that asks a system to check a log-in.
 pub(crate) fn request(url: &HttpUrl, attempt: &LoginAttempt, deadline: Option<Instant>) -> Request {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
+    let deadline = deadline.map(Deadline::Caller);
     Request { method: Method::POST, url: url.clone(), headers, body: body(attempt), deadline }
 }
 

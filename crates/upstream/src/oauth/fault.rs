@@ -63,9 +63,10 @@ const CODES: [(&str, TokenFailure); 29] = [
     ("invalid_scope", TokenFailure::Request),
     ("access_denied", TokenFailure::User),
     ("server_error", TokenFailure::Unknown),
-    ("temporarily_unavailable", TokenFailure::Unknown),
+    ("temporarily_unavailable", TokenFailure::Transient),
     ("authorization_pending", TokenFailure::Pending),
-    ("slow_down", TokenFailure::Pending),
+    // Whoever polls for a device code asks more slowly then.
+    ("slow_down", TokenFailure::Transient),
     ("expired_token", TokenFailure::Grant),
     ("invalid_target", TokenFailure::Request),
     ("invalid_dpop_proof", TokenFailure::Request),
@@ -131,13 +132,15 @@ impl TokenFault {
         }
     }
 
-    /// Returns true if the request did not leave, or the status says that it was not processed, so that it may be sent again.
+    /// Returns true if the request did not leave, or the status or the error code says that it was not processed, so that it may be sent
+    /// again.
     pub fn is_unprocessed(&self) -> bool {
         match self {
             TokenFault::Call(error) => !error.sent && self.class() == TokenFailure::Transient,
-            TokenFault::Refused { status, .. } | TokenFault::Status { status, .. } => {
-                of_status(*status) == TokenFailure::Transient
+            TokenFault::Refused { status, code, .. } => {
+                code.class == Some(TokenFailure::Transient) || of_status(*status) == TokenFailure::Transient
             }
+            TokenFault::Status { status, .. } => of_status(*status) == TokenFailure::Transient,
             TokenFault::Request(_) | TokenFault::BodyMalformed { .. } => false,
         }
     }
@@ -202,10 +205,11 @@ impl ErrorCode {
 /// The class of a response by its status alone.
 fn of_status(status: StatusCode) -> TokenFailure {
     match status.as_u16() {
-        429 | 503 => TokenFailure::Transient,
-        // A redirect is not followed, and nothing was sent to where it leads.
-        300..=499 => TokenFailure::Connection,
-        // A gateway may have lost the response of the server behind it.
+        // The request was not complete, went to the wrong server, came too early or too often, or the server is overloaded.
+        408 | 421 | 425 | 429 | 503 => TokenFailure::Transient,
+        // The request is to be sent elsewhere as it is (RFC 9110 15.4), so it was not processed here. It is not followed.
+        301 | 307 | 308 | 400..=499 => TokenFailure::Connection,
+        // A gateway may have lost the response of the server behind it. Other redirects are sent when the work is done.
         _ => TokenFailure::Unknown,
     }
 }

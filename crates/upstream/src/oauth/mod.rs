@@ -7,6 +7,7 @@ mod device;
 mod fault;
 mod request;
 mod response;
+mod retry_after;
 mod revocation;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use jackfield_domain::connection::TokenContentType;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use tokio::time::Instant;
 
-use crate::client::{Client, Request};
+use crate::client::{Client, Purpose, Request};
 
 pub use self::assertion::{AssertionError, AssertionKey, ClientAssertion, RsaScheme};
 pub use self::authorize::AuthorizationRequest;
@@ -67,12 +68,13 @@ pub enum Grant<'a> {
 // === impl TokenEndpoint ===
 
 impl TokenEndpoint<'_> {
-    /// Exchanges a grant for tokens. The request is sent once: a grant that is sent twice may count as stolen.
+    /// Exchanges a grant for tokens, within the time that the endpoint is given. The request is sent once, over a connection of its own: a
+    /// grant that is sent twice may count as stolen, and one that is sent to an endpoint that has closed the connection may be lost.
     ///
     /// # Errors
     /// The endpoint refused the grant, or there is no usable response. [`TokenFault::class`] says if the grant may be spent.
     pub async fn exchange(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<TokenResponse, TokenFault> {
-        response::read(&self.client.send(self.message(grant, deadline)?).await?)
+        response::read(&self.client.send_as(Purpose::Exchange, self.message(grant, deadline)?).await?)
     }
 
     /// The request that exchanges a grant. A probe sends it over a connection of its own.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::assertion::ASSERTION_TYPE;
 use super::{ClientAuthentication, Grant, TokenEndpoint, TokenFault};
-use crate::client::{Request, basic};
+use crate::client::{Deadline, Request, basic};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -20,7 +20,7 @@ const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 // === impl TokenEndpoint ===
 
 impl TokenEndpoint<'_> {
-    /// A request with these members in its body, and the proof of who the client is.
+    /// A request with these members in its body, and the proof of who the client is. The endpoint is given the time until the deadline.
     pub(super) fn request(&self, members: Vec<(&str, &str)>, deadline: Option<Instant>) -> Result<Request, TokenFault> {
         let mut headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
         let assertion = self.authentication.assertion()?;
@@ -49,6 +49,7 @@ impl TokenEndpoint<'_> {
             TokenContentType::Form => form(&members),
         };
         headers.insert(CONTENT_TYPE, if self.content_type == TokenContentType::Json { JSON } else { FORM });
+        let deadline = deadline.map(Deadline::Server);
         Ok(Request { method: Method::POST, url: self.url.clone(), headers, body, deadline })
     }
 }

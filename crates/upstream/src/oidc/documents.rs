@@ -12,12 +12,12 @@ use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{TenantId, Timestamp};
 use quick_cache::sync::Cache;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::fault::DocumentFault;
-use crate::client::{Client, Purpose, Request};
+use crate::client::{Client, Deadline, Purpose, Request};
 use crate::clients::{ClientId, cache_of};
-use crate::error::{CallError, Fault};
+use crate::error::CallError;
 
 /// The client that fetches documents, and whose they are: what one connection fetched is never used for another.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +25,8 @@ pub struct Fetcher<'a> {
     pub client: &'a Client,
     pub id: ClientId,
     pub now: Timestamp,
-    /// The time at which the caller stops waiting.
-    pub deadline: Option<Instant>,
+    /// The time at which the document must be there.
+    pub deadline: Option<Deadline>,
 }
 
 /// Documents, found by whose they are and by their URL.
@@ -79,7 +79,7 @@ impl Fetcher<'_> {
 }
 
 /// The request for a document of JSON.
-pub(crate) fn document_request(url: HttpUrl, deadline: Option<Instant>) -> Request {
+pub(crate) fn document_request(url: HttpUrl, deadline: Option<Deadline>) -> Request {
     let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
     Request { method: Method::GET, url, headers, body: Bytes::new(), deadline }
 }
@@ -205,8 +205,8 @@ impl<T> Slot<T> {
     /// Waits until no other call fetches the document.
     async fn turn(&self, fetcher: &Fetcher<'_>) -> Result<tokio::sync::MutexGuard<'_, ()>, DocumentFault> {
         let Some(deadline) = fetcher.deadline else { return Ok(self.turn.lock().await) };
-        let late = |_| CallError { fault: Fault::CallerTimeout, sent: false };
-        Ok(timeout_at(deadline, self.turn.lock()).await.map_err(late)?)
+        let late = |_| CallError { fault: deadline.fault(), sent: false };
+        Ok(timeout_at(deadline.at(), self.turn.lock()).await.map_err(late)?)
     }
 
     /// Fetches the document. One that was there before stays if that fails.

@@ -14,7 +14,7 @@ use super::Owner;
 use super::certificate::{add_chain, expires_soon};
 use super::reason::of_fault;
 use super::report::{Facts, Report};
-use crate::client::{Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
+use crate::client::{self, Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
 use crate::egress::{Allowance, Refusal, Target};
 use crate::error::Fault;
 use crate::tls::{Inspection, TlsFault, inspecting_config};
@@ -83,7 +83,7 @@ impl Call<'_> {
     ) -> Result<Option<SemaphorePermit<'a>>, Fault> {
         let Some(client) = client else { return Ok(None) };
         let Deadline { at, source } = self.deadline;
-        let place = client.place((source == Limit::Caller).then_some(at)).await;
+        let place = client.place((source == Limit::Caller).then_some(client::Deadline::Caller(at))).await;
         place.map(Some).inspect_err(|fault| {
             let waited = "while the test waited for a place among the max_concurrent_requests of the connector";
             let message = match fault {

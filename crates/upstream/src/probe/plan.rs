@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::token::TokenCheck;
-use crate::client::Request;
+use crate::client::{Deadline, Request};
 use crate::license::{self, Requests};
 use crate::login;
 use crate::oidc::{DocumentUrls, document_request};
@@ -142,7 +142,9 @@ impl Plan {
             }
             Subject::Token(check) => check.request(0, deadline).map_err(|fault| fault.to_string())?,
             Subject::Endpoint { method } => self.empty(method.clone(), deadline),
-            Subject::Document { .. } | Subject::Keys => document_request(self.url.clone(), deadline),
+            Subject::Document { .. } | Subject::Keys => {
+                document_request(self.url.clone(), deadline.map(Deadline::Caller))
+            }
             Subject::Base { .. } => self.empty(Method::GET, deadline),
         })
     }
@@ -154,6 +156,7 @@ impl Plan {
             Method::POST => HeaderMap::from_iter([(CONTENT_TYPE, form)]),
             _ => HeaderMap::new(),
         };
+        let deadline = deadline.map(Deadline::Caller);
         Request { method, url: self.url.clone(), headers, body: Bytes::new(), deadline }
     }
 }

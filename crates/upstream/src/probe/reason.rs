@@ -27,7 +27,8 @@ pub(super) fn of_fault(fault: &Fault) -> Reason {
         Fault::TotalTimeout => Reason::TotalTimeout,
         Fault::CallerTimeout => Reason::CallerTimeout,
         Fault::ConnectionLost => Reason::ConnectionLost,
-        Fault::ResponseMalformed => Reason::ResponseMalformed,
+        // Probes speak HTTP/1.1.
+        Fault::ResponseMalformed | Fault::Http2NotSpoken => Reason::ResponseMalformed,
         Fault::HeadersTooLarge => Reason::HeadersTooLarge,
         Fault::BodyTooLarge => Reason::BodyTooLarge,
         Fault::BodyEncoded => Reason::BodyEncoded,

@@ -227,7 +227,7 @@ fn of_code(
 ) -> (StatusCode, Verdict, Reason, String) {
     let has_failed = status.is_server_error()
         || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::TOO_MANY_REQUESTS)
-        || matches!(code, "server_error" | "temporarily_unavailable" | "ratelimited");
+        || matches!(code, "server_error" | "temporarily_unavailable" | "slow_down" | "ratelimited");
     let (result, reason, text) = match (code, class) {
         _ if has_failed => (Verdict::Failed, Reason::StatusUnexpected, format!("is that of a failure: {code}")),
         ("unauthorized_client" | "unsupported_grant_type", _) if !uses_codes => {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jackfield_domain::Secret;
-use jackfield_upstream::client::{Client, DefinitionError, Places, basic};
+use jackfield_upstream::client::{Client, Deadline, DefinitionError, Places, basic};
 use jackfield_upstream::error::Fault;
 use tokio::time::Instant;
 
@@ -198,10 +198,16 @@ async fn the_patience_of_the_caller_counts() {
     })
     .await;
     let client = client(development(), definition(&at(&server)));
-    let deadline = Some(Instant::now() + Duration::from_millis(50));
-    let call = jackfield_upstream::client::Request { deadline, ..request(&at(&server)) };
-    let error = client.send(call).await.unwrap_err();
-    assert_eq!((error.fault, error.sent), (Fault::CallerTimeout, true));
+    for (deadline, expected) in [
+        (Deadline::Caller as fn(Instant) -> Deadline, Fault::CallerTimeout),
+        // It is the server that gives the system no more time.
+        (Deadline::Server, Fault::TotalTimeout),
+    ] {
+        let deadline = Some(deadline(Instant::now() + Duration::from_millis(50)));
+        let call = jackfield_upstream::client::Request { deadline, ..request(&at(&server)) };
+        let error = client.send(call).await.unwrap_err();
+        assert_eq!((error.fault, error.sent), (expected, true));
+    }
     assert_eq!(fail(&client, &at(&server)).await.fault, Fault::ReadTimeout);
 }
 

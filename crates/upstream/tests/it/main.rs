@@ -23,6 +23,7 @@ mod probe;
 mod proxy;
 mod resolve;
 mod server;
+mod source;
 mod support;
 mod swaps;
 mod terminator;

@@ -8,13 +8,15 @@ use jackfield_domain::Secret;
 use jackfield_domain::connection::TokenContentType;
 use jackfield_domain::credential::RevokedTokenKind;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
-use jackfield_upstream::client::Client;
+use jackfield_upstream::client::{Client, Definition};
 use jackfield_upstream::oauth::{
     ClientAuthentication, Grant, Revocation, RevocationEndpoint, TokenEndpoint, TokenFailure, TokenFault, TokenResponse,
 };
+use tokio::time::Instant;
 
-use crate::server::{Server, header};
-use crate::support::{client, definition, development, url};
+use crate::pki::Authority;
+use crate::server::{Peer, Server, header};
+use crate::support::{client, definition, development, get, url};
 
 const TOKENS: &str = r#"{"access_token": "a1", "token_type": "Bearer", "expires_in": 60}"#;
 
@@ -170,6 +172,25 @@ async fn silence_after_a_request_says_nothing_about_the_grant() {
     );
 }
 
+/// The time that the server gives the endpoint is no caller's.
+#[tokio::test]
+async fn an_endpoint_that_takes_too_long_is_cut_by_this_server() {
+    let silent = Server::plain(|mut peer| async move {
+        peer.request().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    })
+    .await;
+    let text = format!("http://localhost:{}/token", silent.port());
+    let endpoint = Endpoint { url: url(&text), ..Endpoint::granting().await };
+    let refresh_token = Secret::new("r1".to_owned());
+    let grant = Grant::RefreshToken { refresh_token: &refresh_token, scope: None };
+    let Endpoint { client, url, parameters, .. } = &endpoint;
+    let authentication = &public();
+    let asked = TokenEndpoint { client, url, authentication, content_type: TokenContentType::Form, parameters };
+    let fault = asked.exchange(&grant, Some(Instant::now() + Duration::from_millis(100))).await.unwrap_err();
+    assert_eq!((fault.class(), fault.reason()), (TokenFailure::Unknown, "TOTAL_TIMEOUT"));
+}
+
 #[tokio::test]
 async fn a_grant_that_did_not_leave_is_not_spent() {
     let gone = Server::answering("").await.port();
@@ -180,6 +201,61 @@ async fn a_grant_that_did_not_leave_is_not_spent() {
     endpoint.url = url("https://10.0.0.1/token");
     let fault = endpoint.fail().await;
     assert_eq!((fault.class(), fault.reason()), (TokenFailure::Connection, "EGRESS_REFUSED"));
+}
+
+/// A server, or a proxy in front of it, that answers the first request of a connection and drops all that comes over it afterwards. A grant
+/// that is sent then would be lost, although it was not used.
+#[tokio::test]
+async fn each_grant_is_sent_over_a_connection_of_its_own() {
+    let authority = Authority::new("authority");
+    let config = authority.server("localhost", Some(&authority));
+    let answered: Arc<Mutex<Vec<Option<Vec<u8>>>>> = Arc::default();
+    let handle = {
+        let answered = answered.clone();
+        move |mut peer: Peer| {
+            let answered = answered.clone();
+            async move {
+                if peer.request().await.is_some() {
+                    answered.lock().unwrap().push(peer.certificate.clone());
+                    peer.respond(TOKENS).await;
+                    peer.request().await;
+                }
+            }
+        }
+    };
+    let plain = Server::plain(handle.clone()).await;
+    let encrypted = Server::tls(config, handle).await;
+    let leaf = authority.client("caller.example");
+    for (server, scheme) in [(plain, "http"), (encrypted, "https")] {
+        let origin = format!("{scheme}://localhost:{}/", server.port());
+        let identity = (scheme == "https").then(|| leaf.identity());
+        let definition = Definition { identity, trust: authority.trust(), ..definition(&origin) };
+        let client = client(development(), definition);
+        // One is kept, which is of no use for a grant.
+        get(&client, &origin).await;
+        assert_eq!((server.accepted(), client.idle()), (1, 1), "{scheme}");
+        let url = url(&format!("{origin}token"));
+        let (secret, parameters) = (Secret::new("s1".to_owned()), BTreeMap::new());
+        let redirect_uri = RedirectUri::stored("https://jackfield.example/callback/1".to_owned());
+        let authentication = &ClientAuthentication::Certificate { client_id: "c1".to_owned() };
+        let content_type = TokenContentType::Form;
+        let endpoint =
+            TokenEndpoint { client: &client, url: &url, authentication, content_type, parameters: &parameters };
+        for (count, grant) in (2..).zip([
+            Grant::RefreshToken { refresh_token: &secret, scope: None },
+            Grant::RefreshToken { refresh_token: &secret, scope: None },
+            Grant::AuthorizationCode { code: &secret, redirect_uri: &redirect_uri, code_verifier: &secret },
+            Grant::DeviceCode { device_code: &secret },
+            Grant::ClientCredentials { scope: None },
+        ]) {
+            let tokens = endpoint.exchange(&grant, None).await.unwrap();
+            assert_eq!(tokens.access.unwrap().token.expose(), "a1", "{scheme}: {grant:?}");
+            assert_eq!((server.accepted(), client.idle()), (count, 1), "{scheme}: {grant:?}");
+        }
+        let presented = std::mem::take(&mut *answered.lock().unwrap());
+        let expected = (scheme == "https").then(|| leaf.der().to_vec());
+        assert_eq!(presented, vec![expected; 6], "{scheme}");
+    }
 }
 
 #[tokio::test]
@@ -209,10 +285,17 @@ async fn failures_of_revocations_do_not_keep_grants_from_being_exchanged() {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let trap = Endpoint::granting().await;
-    for status in [301, 302, 303, 307, 308] {
+    // A server may send the user to another page when the work is done.
+    for (status, class) in [
+        (301, TokenFailure::Connection),
+        (302, TokenFailure::Unknown),
+        (303, TokenFailure::Unknown),
+        (307, TokenFailure::Connection),
+        (308, TokenFailure::Connection),
+    ] {
         let response = format!("HTTP/1.1 {status} x\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", trap.url.as_str());
         let fault = Endpoint::of(&response).await.fail().await;
-        assert_eq!((fault.class(), fault.reason()), (TokenFailure::Connection, "STATUS_UNEXPECTED"), "{status}");
+        assert_eq!((fault.class(), fault.reason()), (class, "STATUS_UNEXPECTED"), "{status}");
     }
     assert!(trap.requests.lock().unwrap().is_empty());
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Secret, Timestamp};
-use jackfield_upstream::client::Client;
+use jackfield_upstream::client::{Client, Deadline};
 use jackfield_upstream::clients::ClientId;
 use jackfield_upstream::egress::Policy;
 use jackfield_upstream::oidc::{
@@ -359,7 +359,8 @@ async fn a_caller_that_stops_waiting_says_nothing_about_the_issuer() {
     let rules =
         IdTokenRules { issuer: &name, client_id: "c1", algorithms: None, used_for, access_token: None, time: NOW };
     let (token, keys_url) = (Secret::new(issuer.sign(&signer)), issuer.jwks_uri());
-    let fetcher = Fetcher { deadline: Some(Instant::now() + Duration::from_millis(100)), ..issuer.fetcher(0.0) };
+    let deadline = Some(Deadline::Caller(Instant::now() + Duration::from_millis(100)));
+    let fetcher = Fetcher { deadline, ..issuer.fetcher(0.0) };
     let impatient = async || match rules.validate(&token, &issuer.keys, &keys_url, &fetcher).await {
         Err(IdTokenFault::KeysUnreachable(fault)) => assert_eq!(fault.reason(), "CALLER_TIMEOUT"),
         outcome => panic!("{outcome:?}"),

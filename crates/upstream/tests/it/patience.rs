@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jackfield_upstream::client::{Client, Request};
+use jackfield_upstream::client::{Client, Deadline, Request};
 use jackfield_upstream::error::Fault;
 use tokio::time::{Instant, timeout};
 
@@ -34,7 +34,7 @@ fn breaking(text: &str) -> Client {
 
 /// Makes a call for a caller with this patience.
 async fn call(client: &Client, text: &str, patience: Duration) -> Fault {
-    let deadline = Some(Instant::now() + patience);
+    let deadline = Some(Deadline::Caller(Instant::now() + patience));
     client.send(Request { deadline, ..request(text) }).await.unwrap_err().fault
 }
 
@@ -59,6 +59,20 @@ async fn a_caller_who_waited_long_enough_counts() {
         assert_eq!(call(&patient, &text, FAIR).await, Fault::CallerTimeout, "{scheme}");
         assert!(matches!(call(&patient, &text, FAIR).await, Fault::CircuitOpen { .. }), "{scheme}");
     }
+}
+
+/// Less time than the total timeout is as a caller's patience, whoever set it.
+#[tokio::test]
+async fn an_earlier_deadline_of_the_server_counts_after_a_fair_time() {
+    let server = silent().await;
+    let text = format!("http://localhost:{}/", server.port());
+    let client = breaking(&text);
+    for patience in [UNFAIR, UNFAIR, UNFAIR, FAIR, FAIR] {
+        let deadline = Some(Deadline::Server(Instant::now() + patience));
+        let fault = client.send(Request { deadline, ..request(&text) }).await.unwrap_err().fault;
+        assert_eq!(fault, Fault::TotalTimeout);
+    }
+    assert!(matches!(fault(&client, &text).await, Fault::CircuitOpen { .. }));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
 use super::super::TokenFailure;
 use super::*;
@@ -118,7 +118,17 @@ fn refusals_have_a_class() {
         (400, r#"{"error": "authorization_declined"}"#, TokenFailure::User, "authorization_declined"),
         (400, r#"{"error": "invalid_scope"}"#, TokenFailure::Request, "invalid_scope"),
         (400, r#"{"error": "interaction_required"}"#, TokenFailure::User, "interaction_required"),
-        (400, r#"{"error": "slow_down"}"#, TokenFailure::Pending, "slow_down"),
+        (400, r#"{"error": "authorization_pending"}"#, TokenFailure::Pending, "authorization_pending"),
+        (400, r#"{"error": "slow_down"}"#, TokenFailure::Transient, "slow_down"),
+        (200, r#"{"error": "slow_down"}"#, TokenFailure::Transient, "slow_down"),
+        (400, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Transient, "temporarily_unavailable"),
+        (200, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Transient, "temporarily_unavailable"),
+        (500, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Transient, "temporarily_unavailable"),
+        (408, r#"{"error": "server_error"}"#, TokenFailure::Transient, "server_error"),
+        (302, r#"{"error": "server_error"}"#, TokenFailure::Unknown, "server_error"),
+        (302, r#"{"error": "hunter2"}"#, TokenFailure::Unknown, "an unknown error code"),
+        (307, r#"{"error": "hunter2"}"#, TokenFailure::Transient, "an unknown error code"),
+        (421, r#"{"error": "hunter2"}"#, TokenFailure::Transient, "an unknown error code"),
         (500, r#"{"error": "server_error"}"#, TokenFailure::Unknown, "server_error"),
         (200, r#"{"error": "bad_refresh_token"}"#, TokenFailure::Grant, "bad_refresh_token"),
         (200, r#"{"ok": false, "error": "invalid_refresh_token"}"#, TokenFailure::Grant, "invalid_refresh_token"),
@@ -144,8 +154,17 @@ fn other_responses_are_faults() {
         (200, "[]", TokenFailure::Unknown),
         (200, r#"["a1", "Bearer"]"#, TokenFailure::Unknown),
         (200, &"[".repeat(100_000), TokenFailure::Unknown),
-        (302, html, TokenFailure::Connection),
+        (300, html, TokenFailure::Unknown),
+        (301, html, TokenFailure::Connection),
+        (302, html, TokenFailure::Unknown),
+        (303, html, TokenFailure::Unknown),
+        (304, "", TokenFailure::Unknown),
+        (307, html, TokenFailure::Connection),
+        (308, html, TokenFailure::Connection),
         (404, html, TokenFailure::Connection),
+        (408, html, TokenFailure::Transient),
+        (421, html, TokenFailure::Transient),
+        (425, html, TokenFailure::Transient),
         (429, "", TokenFailure::Transient),
         (503, html, TokenFailure::Transient),
         (500, r#"{"message": "x"}"#, TokenFailure::Unknown),
@@ -161,11 +180,42 @@ fn other_responses_are_faults() {
 
 #[test]
 fn a_server_may_ask_for_a_wait() {
-    for (value, seconds) in [("30", Some(30)), (" 5 ", Some(5)), ("999999", Some(3600)), ("-1", None), ("soon", None)] {
-        let mut busy = response(429, "text/html", "");
-        busy.headers.insert(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
-        assert_eq!(read(&busy).unwrap_err().retry_after(), seconds.map(Duration::from_secs), "{value}");
+    for (status, body) in [(429, ""), (503, "<html>"), (400, r#"{"error": "slow_down"}"#)] {
+        let mut busy = response(status, "text/html", body);
+        busy.headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
+        assert_eq!(read(&busy).unwrap_err().retry_after(), Some(Duration::from_secs(30)), "{status}");
     }
+}
+
+/// A grant may be sent again only if it was not looked at.
+#[test]
+fn some_responses_say_that_the_request_was_not_processed() {
+    for (status, body, is_unprocessed) in [
+        (408, "", true),
+        (421, "", true),
+        (425, "", true),
+        (429, "", true),
+        (503, "", true),
+        (408, r#"{"error": "hunter2"}"#, true),
+        (200, r#"{"error": "temporarily_unavailable"}"#, true),
+        (400, r#"{"error": "slow_down"}"#, true),
+        (200, r#"{"error": "ratelimited"}"#, true),
+        (302, "", false),
+        (307, "", false),
+        (400, "", false),
+        (400, r#"{"error": "hunter2"}"#, false),
+        (500, r#"{"error": "server_error"}"#, false),
+        (200, "", false),
+    ] {
+        assert_eq!(json(status, body).unwrap_err().is_unprocessed(), is_unprocessed, "{status} {body}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    assert_eq!(access("\u{feff}{\"access_token\": \"a1\"}").unwrap().token.expose(), "a1");
+    assert_eq!(json(400, "\u{feff}{\"error\": \"invalid_grant\"}").unwrap_err().class(), TokenFailure::Grant);
+    assert_eq!(json(200, "\u{feff}").unwrap_err().reason(), "BODY_MALFORMED");
 }
 
 #[test]
