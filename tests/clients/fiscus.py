@@ -78,7 +78,7 @@ class User:
 
     def set_tenant_source(self, **grpc):
         """Has a gRPC endpoint asked for the credentials of all users who have no callback."""
-        source = self._sources.CredentialSource(grpc=grpc)
+        source = self._sources.CredentialSource(tenant_wide=True, grpc=grpc)
         self._stub.SetCredentialSource(self._sources.SetCredentialSourceRequest(source=source), timeout=TIMEOUT)
 
     def list_connected_connectors(self):

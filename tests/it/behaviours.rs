@@ -2,6 +2,7 @@
 //! output-only fields, and applies or refuses everything else that a mask can name.
 
 mod cases;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +26,11 @@ struct Case {
 }
 
 /// Fields of which one is required, whichever it is.
-const ONE_OF_SEVERAL: [&str; 6] = [
+const ONE_OF_SEVERAL: [&str; 7] = [
     "jackfield.v1.AuthenticateUserConnectorRequest.material",
     "jackfield.v1.CompleteAuthorizationRequest.error",
     "jackfield.v1.CompleteAuthorizationRequest.state",
+    "jackfield.v1.CredentialSource.tenant_wide",
     "jackfield.v1.User.username",
     "jackfield.v1.User.email",
     "jackfield.v1.User.phone_number",

@@ -239,6 +239,7 @@ fn resources_are_named_by_reference() {
         }
         if OF_A_SOURCE.contains(&method.name()) {
             assert!(has_field(&method.input(), "user_id", "string"), "{}", method.name());
+            assert!(has_field(&method.input(), "tenant_wide", "bool"), "{}", method.name());
             continue;
         }
         if OF_A_SESSION.contains(&method.name()) {

@@ -125,6 +125,7 @@ pub fn basic_material(username: &str, password: &str) -> v1::CredentialMaterial 
 pub fn a_stream_source(user_id: &str) -> v1::CredentialSource {
     v1::CredentialSource {
         user_id: Some(user_id.to_owned()).filter(|user_id| !user_id.is_empty()),
+        tenant_wide: user_id.is_empty(),
         endpoint: Some(v1::credential_source::Endpoint::Stream(v1::StreamSource {})),
         ..Default::default()
     }

@@ -155,7 +155,7 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     );
     let https = v1::RemoteSource { url: "https://localhost:3000/credentials".to_owned(), ..Default::default() };
     let endpoint = Some(v1::credential_source::Endpoint::Https(https));
-    let source = Some(v1::CredentialSource { endpoint, ..Default::default() });
+    let source = Some(v1::CredentialSource { tenant_wide: true, endpoint, ..Default::default() });
     case!("SetCredentialSource", SetCredentialSourceRequest { source });
     let (client_id, client_secret) = ("client".to_owned(), "of the client".to_owned());
     for material in [

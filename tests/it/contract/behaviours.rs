@@ -110,6 +110,19 @@ fn comments_agree_with_the_annotations() {
     assert!(found.values().all(|count| *count > 3), "{found:?}");
 }
 
+/// There is one limit, in one place.
+#[test]
+fn every_user_id_of_a_request_refers_to_its_limits() {
+    let sent = sent();
+    let of_users = fields().into_iter().filter(|field| field.name() == "user_id" && !is(field, "OUTPUT_ONLY"));
+    let of_users: Vec<_> = of_users.filter(|field| sent.contains(field.parent_message().full_name())).collect();
+    assert!(of_users.len() > 15, "{of_users:?}");
+    for field in of_users {
+        let text = field_comment(&field).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("; see UserConnector.user_id."), "{}: {text}", field.full_name());
+    }
+}
+
 #[test]
 fn a_secret_that_never_comes_back_is_input_only() {
     let mut handed_out = BTreeMap::new();

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status, Streaming};
 
 mod hostile;
+mod scope;
 
 use crate::login::connector;
 use crate::steps;
@@ -38,7 +39,7 @@ async fn set(client: &Client, source: v1::CredentialSource) -> v1::CredentialSou
 }
 
 async fn get(client: &Client, user_id: &str) -> Result<Response<v1::GetCredentialSourceResponse>, Status> {
-    let request = v1::GetCredentialSourceRequest { user_id: user_id.to_owned() };
+    let request = v1::GetCredentialSourceRequest { user_id: user_id.to_owned(), tenant_wide: user_id.is_empty() };
     client.user_connectors().get_credential_source(request).await
 }
 
@@ -60,7 +61,12 @@ fn https(url: String, keys: &v1::Connector) -> v1::CredentialSource {
         trust_bundle_key: keys.trust_bundle_key.clone(),
         ..Default::default()
     };
-    v1::CredentialSource { endpoint: Some(Endpoint::Https(https)), ..Default::default() }
+    v1::CredentialSource { tenant_wide: true, endpoint: Some(Endpoint::Https(https)), ..Default::default() }
+}
+
+/// The same source, for a user.
+fn of_user(user_id: &str, source: v1::CredentialSource) -> v1::CredentialSource {
+    v1::CredentialSource { user_id: Some(user_id.to_owned()), tenant_wide: false, ..source }
 }
 
 fn in_millis(millis: i32) -> Option<prost_types::Duration> {
@@ -164,7 +170,7 @@ on_both! {
         .await;
         let remote = |url: String| {
             let Some(Endpoint::Https(remote)) = https(url, &keys).endpoint else { panic!("another endpoint") };
-            v1::CredentialSource { endpoint: Some(Endpoint::Grpc(remote)), ..Default::default() }
+            v1::CredentialSource { tenant_wide: true, endpoint: Some(Endpoint::Grpc(remote)), ..Default::default() }
         };
         let url = source.url();
         set(&client, remote(url.clone())).await;
@@ -213,7 +219,7 @@ on_both! {
             v1::RemoteSource { client_identity_key: None, ..remote }
         };
         for endpoint in [Endpoint::Https(without(system.url("/credentials"))), Endpoint::Grpc(without(source.url()))] {
-            set(&client, v1::CredentialSource { endpoint: Some(endpoint), ..Default::default() }).await;
+            set(&client, v1::CredentialSource { tenant_wide: true, endpoint: Some(endpoint), ..Default::default() }).await;
             let answer = authenticate(&client, by_source("ada")).await;
             let refused = expect_status(answer, Code::Unavailable, "CREDENTIAL_SOURCE_UNREACHABLE");
             let message = refused.status.message();
@@ -269,7 +275,7 @@ on_both! {
     async fn a_client_answers_on_its_stream(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        set(&client, v1::CredentialSource { user_id: None, ..fixture::a_stream_source("") }).await;
+        set(&client, fixture::a_stream_source("")).await;
         fails(&client, "ada", Code::Unavailable, "CREDENTIAL_SOURCE_NOT_CONNECTED").await;
         let older = serve(&client).await;
         // A stream of another tenant is not asked.
@@ -347,13 +353,13 @@ on_both! {
         assert_eq!(refused.metadata("used_by.credential_source"), "1");
         assert_eq!(server.sql("SELECT count(*) FROM secret WHERE owner = 'credential_source'").await, ["1"]);
 
-        let second = set(&client, v1::CredentialSource { user_id: None, ..fixture::a_stream_source("") }).await;
+        let second = set(&client, fixture::a_stream_source("")).await;
         assert_ne!(second.id, first.id);
         assert_eq!(server.sql("SELECT count(*) FROM secret WHERE owner = 'credential_source'").await, ["0"]);
         client.keys().delete_key(request).await.unwrap();
 
         for (wrong, field) in [
-            (v1::CredentialSource::default(), "source.endpoint"),
+            (v1::CredentialSource { endpoint: None, ..fixture::a_stream_source("ada") }, "source.endpoint"),
             (https("http://localhost:1/".to_owned(), &keys), "source.https.url"),
             (v1::CredentialSource { timeout: in_millis(0), ..fixture::a_stream_source("ada") }, "source.timeout"),
         ] {
@@ -370,7 +376,7 @@ on_both! {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let other = steps::linked(&client, "ada", "Slack").await;
-        set(&client, v1::CredentialSource { user_id: None, ..fixture::a_stream_source("") }).await;
+        set(&client, fixture::a_stream_source("")).await;
         let source = set(&client, fixture::a_stream_source("ada")).await;
         for (reference, left) in [(link.id, Some(source)), (other.id, None)] {
             remove(&client, reference).await;
@@ -417,7 +423,7 @@ on_both! {
         let keys = connector(&client, &system, "keys").await;
         let remote = https(system.url("/credentials"), &keys);
         for user_id in ["ada", "bob", "eve"] {
-            set(&client, v1::CredentialSource { user_id: Some(user_id.to_owned()), ..remote.clone() }).await;
+            set(&client, of_user(user_id, remote.clone())).await;
         }
         set(&client, remote).await;
         let delete = async |reference: &str| {
@@ -465,7 +471,7 @@ on_both! {
 mod postgres {
     use super::*;
 
-    /// Locks are taken from the top down, so nobody who holds a link waits for the tenant.
+    /// Locks are taken from the top down, so no call that holds a link waits for the tenant.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_last_link_of_a_user_is_removed_without_the_lock_of_the_tenant() {
         let server = TestServer::start(Backend::Postgres).await;

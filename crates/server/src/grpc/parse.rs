@@ -157,6 +157,30 @@ pub(super) fn optional_user(violations: &mut Violations, text: &str) -> Option<O
     violations.check(non_empty(text).map(|text| UserId::parse("user_id", text)).transpose())
 }
 
+/// The user whom a credential source is for; `None`: it is that of the tenant. Nothing is assumed if neither is given: a caller that
+/// forgot a field would change what all users get.
+pub(super) fn user_or_tenant(
+    violations: &mut Violations,
+    parent: &str,
+    (user_id, tenant_wide): (&str, bool),
+) -> Option<Option<UserId>> {
+    let field = |name: &str| format!("{parent}{name}");
+    match (non_empty(user_id), tenant_wide) {
+        (Some(user_id), false) => violations.check(UserId::parse(&field("user_id"), user_id)).map(Some),
+        (None, true) => Some(None),
+        (Some(_), true) => {
+            let description = "must not be given together with user_id";
+            violations.push(Violation::field(field("tenant_wide"), description));
+            None
+        }
+        (None, false) => {
+            let description = "is required, unless tenant_wide is true: the source is then that of the tenant";
+            violations.push(Violation::field(field("user_id"), description));
+            None
+        }
+    }
+}
+
 /// A reference that may be left out.
 pub(super) fn optional_reference(
     violations: &mut Violations,

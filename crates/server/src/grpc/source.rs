@@ -13,7 +13,6 @@ use jackfield_domain::credential_source::{
 };
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::maps::secret_headers;
-use jackfield_domain::value::text::UserId;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Error, Result, Violation, Violations};
 use jackfield_service::{ServedSource, SourceAnswer, SourceFailure, SourceForm, SourceQuestion};
@@ -74,11 +73,18 @@ pub(super) fn draft(
     message: Option<pb::CredentialSource>,
 ) -> Option<CredentialSourceDraft> {
     let message = parse::required(violations, "source", message)?;
-    let pb::CredentialSource { id: _, user_id, endpoint, timeout, create_time: _, update_time: _, etag: _ } = message;
-    let user_id = match parse::non_empty(user_id.as_deref().unwrap_or_default()) {
-        Some(user_id) => violations.check(UserId::parse("source.user_id", user_id)).map(Some),
-        None => Some(None),
-    };
+    let pb::CredentialSource {
+        id: _,
+        user_id,
+        tenant_wide,
+        endpoint,
+        timeout,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = message;
+    let user_id = user_id.unwrap_or_default();
+    let user_id = parse::user_or_tenant(violations, "source.", (&user_id, tenant_wide));
     let timeout = violations.check(timeout_of(timeout));
     let endpoint = parse::required(violations, "source.endpoint", endpoint);
     let endpoint = endpoint.and_then(|endpoint| endpoint_of(violations, endpoint));
@@ -150,6 +156,7 @@ pub(super) fn to_message(source: CredentialSource) -> pb::CredentialSource {
     };
     pb::CredentialSource {
         id: id.to_string(),
+        tenant_wide: user_id.is_none(),
         user_id: user_id.map(String::from),
         endpoint: Some(endpoint),
         timeout: Some(render::duration(timeout)),

@@ -127,7 +127,7 @@ impl UserConnectorService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let user_id = parse::optional_user(&mut violations, &request.user_id);
+            let user_id = parse::user_or_tenant(&mut violations, "", (&request.user_id, request.tenant_wide));
             let user_id = violations.into_result(user_id)?;
             let found = self.services.credential_source_get(&caller, user_id.as_ref()).await?;
             Ok(pb::GetCredentialSourceResponse { source: Some(source::to_message(found)) })
@@ -143,7 +143,7 @@ impl UserConnectorService for Api {
             let (caller, mut request) = authorize(request)?;
             let mut violations = Violations::default();
             let options = parse::options(&mut violations, &mut request);
-            let user_id = parse::optional_user(&mut violations, &request.user_id);
+            let user_id = parse::user_or_tenant(&mut violations, "", (&request.user_id, request.tenant_wide));
             let user_id = violations.into_result(user_id)?;
             let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
             let services = &self.services;
