@@ -2,6 +2,7 @@
 //! output-only fields, and applies or refuses everything else that a mask can name.
 
 mod cases;
+mod scopes;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,6 +5,7 @@ use std::collections::btree_map::Iter;
 
 use serde::{Deserialize, Serialize};
 
+use super::scopes::Scopes;
 use super::secret::Secret;
 use super::text::{bounded_text, readable};
 use crate::error::Violation;
@@ -83,6 +84,8 @@ const MAX_HEADER_NAME: usize = 128;
 const MAX_HEADER_VALUE: usize = 4_096;
 const MAX_PARAMETER_NAME: usize = 128;
 const MAX_PARAMETER_VALUE: usize = 2_048;
+/// The parameter that has scopes (RFC 6749 3.3).
+const SCOPE: &str = "scope";
 
 /// Headers that say how this connection or message is framed (RFC 9110 7.6.1, RFC 9112), and those that follow from the request
 /// itself or change how the response is sent.
@@ -172,7 +175,7 @@ impl Headers {
 impl AuthorizationParameters {
     /// Parses parameters; every fault is reported. The scopes are those of the connection, or of the authorisation.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
-        parameters(field, map, &["scope"]).map(Self)
+        parameters(field, map, &[SCOPE]).map(Self)
     }
 }
 
@@ -208,6 +211,8 @@ fn parameters(
         } else if RESERVED_PARAMETERS.contains(&name.as_str()) || reserved.contains(&name.as_str()) {
             let description = "is reserved: it follows from the connection and the request, and cannot be set";
             violations.push(Violation::field(map_entry(field, name), description));
+        } else if name == SCOPE {
+            violations.extend(Scopes::parse(&map_entry(field, name), value, MAX_PARAMETER_VALUE).err());
         } else {
             violations.extend(bounded_text(&map_entry(field, name), value, MAX_PARAMETER_VALUE, true).err());
         }

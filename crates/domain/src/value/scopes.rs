@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::text::bounded_text;
 use crate::error::Violation;
 
-/// OAuth scopes (RFC 6749 3.3) in the order given, each once.
+/// OAuth scopes (RFC 6749 3.3) in the order given, each once. Each is a `scope-token`, so that the text that an authorisation server gets
+/// has as many scopes as this.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scopes(Vec<String>);
 
 const MAX_SCOPES: usize = 256;
 const MAX_SCOPE: usize = 256;
+/// The characters of a scope, as an error names them.
+const RULE: &str = "ASCII letters, digits and signs, but no \" and no \\ (RFC 6749 3.3)";
 
 // === impl Scopes ===
 
@@ -21,13 +24,14 @@ impl Scopes {
     /// Parses scopes separated by blanks, at most `max` characters in all; an empty text is no scope.
     pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
         let value = bounded_text(field, value, max, true)?;
-        match value.contains(|c: char| c.is_whitespace() && c != ' ') {
-            true => Err(Violation::field(field, "must be scopes separated by blanks")),
-            false => Ok(Self::collect(value.split(' ').filter(|scope| !scope.is_empty()))),
+        let scopes = || value.split(' ').filter(|scope| !scope.is_empty());
+        match scopes().all(is_token) {
+            true => Ok(Self::collect(scopes())),
+            false => Err(Violation::field(field, format!("must be scopes separated by blanks, each of {RULE}"))),
         }
     }
 
-    /// Parses a list of scopes: at most 256, each 1 to 256 characters without blanks; all that are wrong are reported.
+    /// Parses a list of scopes: at most 256, each of 1 to 256 characters; all that are wrong are reported.
     pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Vec<Violation>> {
         if values.len() > MAX_SCOPES {
             return Err(vec![Violation::field(field, format!("must be at most {MAX_SCOPES} scopes"))]);
@@ -35,9 +39,7 @@ impl Scopes {
         let check = |(index, value): (usize, &S)| {
             let (field, value) = (format!("{field}[{index}]"), value.as_ref());
             match bounded_text(&field, value, MAX_SCOPE, false) {
-                Ok(_) if value.contains(char::is_whitespace) => {
-                    Some(Violation::field(field, "must be a scope without blanks"))
-                }
+                Ok(_) if !is_token(value) => Some(Violation::field(field, format!("must be one scope, of {RULE}"))),
                 checked => checked.err(),
             }
         };
@@ -65,6 +67,11 @@ impl std::fmt::Display for Scopes {
     }
 }
 
+/// Returns true for a `scope-token` (RFC 6749 3.3 and A.4).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +92,21 @@ mod tests {
         assert!(Scopes::parse("scope", &"a".repeat(384), 384).is_ok(), "the limit is of the whole text");
         assert!(Scopes::parse("scope", &"a".repeat(385), 384).is_err());
         assert!(Scopes::parse("scope", "a\tb", 384).is_err());
+    }
+
+    #[test]
+    fn a_scope_has_the_characters_that_the_standard_gives_it() {
+        for byte in 0..=0xff_u8 {
+            let scope = format!("a{}b", char::from(byte));
+            let good = byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
+            assert_eq!(Scopes::parse_list("scopes", &[&scope]).is_ok(), good, "{byte:#x}");
+            // A blank separates two of them.
+            assert_eq!(Scopes::parse("scope", &scope, 384).is_ok(), good || byte == b' ', "{byte:#x}");
+        }
+        let url = "https://www.googleapis.com/auth/drive.readonly";
+        assert!(Scopes::parse_list("scopes", &[url, "read:user", "api://id/.default", "user:email,gist"]).is_ok());
+        let wrong = Scopes::parse_list("scopes", &["a\"b"]).unwrap_err();
+        let rule = "must be one scope, of ASCII letters, digits and signs, but no \" and no \\ (RFC 6749 3.3)";
+        assert_eq!((wrong[0].field.as_str(), wrong[0].description.as_str()), ("scopes[0]", rule));
     }
 }
