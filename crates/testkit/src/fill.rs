@@ -215,6 +215,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         failure_reason: String::new(),
         next_refresh_time: None,
         refresh_token_kept_count: 0,
+        refresh_token_kept_time: None,
         default_configuration: configuration,
         meta: meta(i),
     };

@@ -134,19 +134,27 @@ on_both! {
         assert_eq!(world.provider.reuses(grant.family), 0);
     }
 
-    /// Some responses show that the refresh token stays. One is not enough: providers may replace it now and then.
+    /// Three responses over a day show that the refresh token stays. Fewer do not, because providers may replace it now and then; nor do three
+    /// within minutes, because some give the same token again within a time of reuse.
     async fn a_lost_response_is_harmless_where_refresh_tokens_are_not_replaced(backend: Backend) {
         let options = ProviderOptions { rotation: Rotation::Never, ..ProviderOptions::default() };
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |_| {}).await;
         let world = World::on(&server, options).await;
-        let grant = world.expired("ada").await;
-        for count in 1..=3 {
+        let [grant, rare, quick] = [world.expired("ada").await, world.expired("bob").await, world.expired("eve").await];
+        for hours in [0, 13, 12] {
+            clock.advance(Duration::from_secs(hours * 3_600));
             world.issue(&grant.credential).await.unwrap();
-            clock.advance(Duration::from_secs(2 * 3_600));
-            let early = world.expired(&format!("user-{count}")).await;
-            world.issue(&early.credential).await.unwrap();
-            clock.advance(Duration::from_secs(2 * 3_600));
+        }
+        // Two responses with a day between them, and three at once.
+        world.issue(&rare.credential).await.unwrap();
+        for _ in 0..3 {
+            world.refresh(&quick.credential).await.unwrap();
+        }
+        clock.advance(Duration::from_secs(25 * 3_600));
+        world.issue(&rare.credential).await.unwrap();
+        clock.advance(Duration::from_secs(2 * 3_600));
+        for early in [&rare, &quick] {
             world.provider.fail([ProviderFault::answer_lost()]);
             refused(world.issue(&early.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         }

@@ -91,9 +91,13 @@ pub struct Credential {
     /// The time at which the token is refreshed, or a refresh that failed is tried again. `None`: the server does not refresh it by itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub next_refresh_time: Option<Timestamp>,
-    /// The responses without a new refresh token since the last that had one, up to a few.
+    /// The responses without a new refresh token since the last that had one, up to a few. The last of these few is counted only if it came
+    /// long enough after the first.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refresh_token_kept_count: u8,
+    /// The time of the first of these responses.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refresh_token_kept_time: Option<Timestamp>,
     pub default_configuration: ConfigurationId,
     pub meta: Meta,
 }
@@ -117,6 +121,9 @@ const OFFLINE_ACCESS: &str = "offline_access";
 
 /// The responses without a new refresh token after which it is believed that the provider does not replace it.
 const ENOUGH_KEPT: u8 = 3;
+/// The least time between the first and the last of them, in microseconds: 24 hours. Some providers give the same token again within a time of
+/// reuse, and replace it after that.
+const KEPT_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 // === impl Credential ===
 
@@ -174,18 +181,28 @@ impl Credential {
         };
     }
 
-    /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown several times that it is not: some
-    /// replace it now and then. A client that needs none spends none.
+    /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown several times, over a day, that it is
+    /// not: some replace it now and then. A client that needs none spends none.
     pub fn refresh_token_rotates(&self) -> bool {
         !self.client_grant && self.refresh_token_kept_count < ENOUGH_KEPT
     }
 
-    /// Notes whether a response had a new refresh token.
-    pub fn note_rotation(&mut self, rotated: bool) {
-        self.refresh_token_kept_count = match rotated {
-            true => 0,
-            false => (self.refresh_token_kept_count + 1).min(ENOUGH_KEPT),
-        };
+    /// Notes whether a response had a new refresh token, and when it came.
+    pub fn note_rotation(&mut self, rotated: bool, time: Timestamp) {
+        if rotated {
+            self.forget_kept();
+            return;
+        }
+        let first = *self.refresh_token_kept_time.get_or_insert(time);
+        let is_long = time.0.saturating_sub(first.0) >= KEPT_MICROS;
+        let most = if is_long { ENOUGH_KEPT } else { ENOUGH_KEPT - 1 };
+        let count = self.refresh_token_kept_count;
+        self.refresh_token_kept_count = count.max(count.saturating_add(1).min(most));
+    }
+
+    /// Forgets that responses had no new refresh token: there is another one now.
+    pub fn forget_kept(&mut self) {
+        (self.refresh_token_kept_count, self.refresh_token_kept_time) = (0, None);
     }
 
     /// Forgets failures of refreshes.

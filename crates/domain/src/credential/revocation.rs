@@ -51,7 +51,7 @@ impl Credential {
         (self.key, self.expire_time, self.next_refresh_time) = (None, None, None);
         self.authorization_expire_time = None;
         self.refreshable = false;
-        self.refresh_token_kept_count = 0;
+        self.forget_kept();
         self.forget_failures();
         self.meta = self.meta.changed(now);
     }

@@ -50,6 +50,34 @@ fn only_what_was_never_tried_awaits_its_exchange() {
     assert!([failed, unconnected, without_token, with_token].iter().all(|it| !it.awaits_exchange()));
 }
 
+/// Some providers give the same token again within a time of reuse.
+#[test]
+fn a_refresh_token_stays_if_responses_of_a_day_show_it() {
+    const HOUR: i64 = 3_600 * 1_000_000;
+    let rotates_after = |responses: &[(bool, i64)]| {
+        let mut credential = credential(&[], &[]);
+        responses.iter().for_each(|(rotated, hours)| credential.note_rotation(*rotated, Timestamp(hours * HOUR)));
+        credential.refresh_token_rotates()
+    };
+    let cases: [(&[(bool, i64)], bool); 10] = [
+        (&[], true),
+        (&[(false, 0), (false, 1), (false, 2), (false, 3), (false, 23)], true),
+        (&[(false, 0), (false, 24)], true),
+        (&[(false, 0), (false, 12), (false, 24)], false),
+        (&[(false, 0), (false, 1), (false, 2), (false, 24)], false),
+        (&[(false, 0), (false, 12), (false, 24), (false, 25)], false),
+        (&[(false, 0), (false, 12), (false, 24), (true, 25)], true),
+        // What was seen before a new refresh token says nothing about that.
+        (&[(false, 0), (false, 12), (true, 13), (false, 24), (false, 36), (false, 37)], true),
+        (&[(false, 0), (false, 12), (true, 13), (false, 24), (false, 36), (false, 48)], false),
+        // The clock was set back.
+        (&[(false, 24), (false, 12), (false, 0)], true),
+    ];
+    for (responses, rotates) in cases {
+        assert_eq!(rotates_after(responses), rotates, "{responses:?}");
+    }
+}
+
 fn explained(credential: &Credential, now: i64) -> Explanation {
     let parents = ParentStates { connector_enabled: true, connection_active: Some(true), silent_until: None };
     credential.explain(parents, Timestamp(now))

@@ -351,6 +351,7 @@ fn a_credential() {
         "failure_reason": "",
         "next_refresh_time": null,
         "refresh_token_kept_count": 0,
+        "refresh_token_kept_time": null,
     });
     let full = Credential {
         id: uuid(1).into(),
@@ -380,6 +381,7 @@ fn a_credential() {
         failure_reason: "f".to_owned(),
         next_refresh_time: Some(Timestamp(11)),
         refresh_token_kept_count: 2,
+        refresh_token_kept_time: Some(Timestamp(13)),
         default_configuration: uuid(4).into(),
         meta: meta(),
     };

@@ -419,6 +419,7 @@ pub(super) fn to_message(credential: Credential) -> pb::Credential {
         failure_reason,
         next_refresh_time,
         refresh_token_kept_count: _,
+        refresh_token_kept_time: _,
         default_configuration,
         meta,
     } = credential;

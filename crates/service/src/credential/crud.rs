@@ -185,6 +185,7 @@ impl Services {
             failure_reason: String::new(),
             next_refresh_time: None,
             refresh_token_kept_count: 0,
+            refresh_token_kept_time: None,
             default_configuration: ConfigurationId::generate(),
             meta: Meta::new(now),
         };

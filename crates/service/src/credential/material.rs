@@ -109,7 +109,7 @@ impl Services {
     ) -> Result<()> {
         credential.material_version += 1;
         // Both are of the earlier material.
-        credential.refresh_token_kept_count = 0;
+        credential.forget_kept();
         self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
         self.shared.secrets.put_material(txn, tenant, credential, material).await
     }

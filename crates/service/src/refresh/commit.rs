@@ -192,7 +192,7 @@ impl Services {
         let material = Material::OAuth2(received.tokens.duplicate());
         MaterialFacts::of(&material).apply(&mut credential);
         credential.material_version += 1;
-        credential.note_rotation(received.rotated);
+        credential.note_rotation(received.rotated, received.got_time);
         match &received.flaw {
             None => {
                 credential.last_refresh_time = Some(now);
@@ -250,7 +250,7 @@ impl Services {
         let now = self.now();
         credential.authorization_expire_time = tokens.authorization_expire_time;
         credential.material_version += 1;
-        credential.note_rotation(true);
+        credential.forget_kept();
         match received.flaw.as_deref() {
             // The user has to authorise again, whatever it is good for.
             Some(flaw) if tokens_refused(flaw).is_some() => {
