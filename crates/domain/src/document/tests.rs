@@ -2,6 +2,7 @@
 
 mod application;
 mod connector_event;
+mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,7 +23,6 @@ use crate::connector::{
 };
 use crate::credential::{Credential, CredentialKind, CredentialState, FailureClass};
 use crate::key::{CertificateFacts, Key, KeyKind, KeyMaterial, NextMaterial};
-use crate::user::{EmailAddress, PhoneNumber, Registration, User, Username};
 use crate::value::json::JsonObject;
 use crate::value::maps::{AuthorizationParameters, Headers, Labels, RefreshParameters, TokenParameters};
 use crate::value::meta::Meta;
@@ -421,42 +421,6 @@ fn a_configuration() {
         is_default: true,
         user_id: UserId::stored("a".to_owned()),
         connector: uuid(3).into(),
-        meta: meta(),
-    };
-    check(&sparse, &defaults, &full);
-}
-
-#[test]
-fn a_user() {
-    let sparse = json!({ "id": uuid(1), "user_id": "a", "enabled": true, "meta": meta_doc() });
-    let defaults = json!({
-        "username": null,
-        "email": null,
-        "phone_number": null,
-        "first_name": "",
-        "last_name": "",
-        "data": {},
-        "registrations": [],
-        "password_set": false,
-        "connector": null,
-        "connector_create_time": null,
-        "labels": {},
-    });
-    let full = User {
-        id: uuid(1).into(),
-        user_id: UserId::stored("a".to_owned()),
-        username: Some(Username::stored("b".to_owned())),
-        email: Some(EmailAddress::stored("c@d".to_owned())),
-        phone_number: Some(PhoneNumber::stored("+491701234567".to_owned())),
-        first_name: "e".to_owned(),
-        last_name: "f".to_owned(),
-        data: object(),
-        registrations: vec![Registration { application_id: "g".to_owned(), roles: vec!["h".to_owned()] }],
-        enabled: true,
-        password_set: true,
-        connector: Some(uuid(2).into()),
-        connector_create_time: Some(Timestamp(3)),
-        labels: Labels::stored(texts()),
         meta: meta(),
     };
     check(&sparse, &defaults, &full);
