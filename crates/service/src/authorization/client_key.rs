@@ -79,8 +79,8 @@ impl Services {
         Ok(Authenticated { client: client.map_err(|error| unusable(connector, &error))?, aliases })
     }
 
-    /// The endpoints that the issuer of a connection has for certificates. An issuer that publishes nothing has none, and one that does not
-    /// answer has those that it published last.
+    /// The endpoints that the issuer of a connection has for certificates. An issuer that publishes nothing has none. One that does not answer
+    /// has those that it published last, and for a day also one whose document is gone.
     async fn aliases(
         &self,
         tenant: TenantId,
@@ -119,8 +119,9 @@ impl Services {
         let Some(issuer) = issuer_of(connection, connector) else { return Aliases::default() };
         match self.shared.outbound.published_endpoints(probe, &issuer).await {
             Some(Ok(endpoints)) => Aliases(Some(Arc::new(endpoints))),
-            Some(Err(fault)) if fault.is_silence() => {
-                Aliases(self.shared.issuers.discovery.last_endpoints((tenant, connection.id.0), &issuer))
+            Some(Err(fault)) if fault.keeps_last() => {
+                let id = (tenant, connection.id.0);
+                Aliases(self.shared.issuers.discovery.last_endpoints(id, &issuer, self.now()))
             }
             Some(Err(_)) | None => Aliases::default(),
         }

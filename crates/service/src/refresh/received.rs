@@ -36,8 +36,8 @@ pub(super) struct Received {
 /// The flaw of a response that has neither a usable access token nor a new refresh token.
 pub(super) struct Flaw {
     pub(super) reason: &'static str,
-    /// True if the response has the refresh token that was sent, which therefore stays.
-    pub(super) is_repeated: bool,
+    /// True if the refresh token that was sent stays: the response has it, or has nothing wrong but an access token that has expired.
+    pub(super) stays: bool,
 }
 
 // === impl Received ===
@@ -83,7 +83,9 @@ impl Received {
         };
         let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
         let rotated = refresh_token.as_ref().is_some_and(is_new);
-        let is_repeated = refresh_token.is_some() && !rotated;
+        // Without a refresh token, the one that was sent stays (RFC 6749 6).
+        let is_expired = matches!(access, Err(AccessFlaw::Expired));
+        let stays = !rotated && (refresh_token.is_some() || is_expired);
         let authorization_expire_time = match authorization_lifetime.filter(|_| !credential.client_grant) {
             Some(lifetime) => Some(sending.got_time.plus_micros(micros(lifetime))),
             // A refresh token that stays ends when it was said to end.
@@ -95,7 +97,11 @@ impl Received {
         let access = match access {
             _ if is_of_another(sent.id_token.as_ref(), id_token.as_ref()) => Err(SUBJECT_CHANGED),
             Ok(access) if is_of_another_type(sent, &access.token_type) => Err(TOKEN_TYPE_CHANGED),
-            access => access.map_err(AccessFlaw::reason),
+            access => access.map_err(|flaw| {
+                let error = &flaw as &dyn std::error::Error;
+                tracing::warn!(error, credential.id = %credential.id, "a response to a refresh has no usable access token");
+                flaw.reason()
+            }),
         };
         let (tokens, flaw) = match access {
             Ok(AccessToken { token, token_type, lifetime, scopes }) => {
@@ -124,7 +130,7 @@ impl Received {
                 };
                 (tokens, Some(reason.to_owned()))
             }
-            Err(reason) => return Err(Flaw { reason, is_repeated }),
+            Err(reason) => return Err(Flaw { reason, stays }),
         };
         Ok(Received {
             tenant,

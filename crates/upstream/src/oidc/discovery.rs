@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use jackfield_domain::TenantId;
 use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::{TenantId, Timestamp};
 use serde::Deserialize;
 
 use super::algorithm::Algorithm;
@@ -118,7 +118,7 @@ impl Discovery {
     }
 
     /// Returns the endpoints of an issuer, and asks for them if they are not known or too old. If the issuer does not answer then, those that
-    /// it published last are used, however old they are.
+    /// it published last are used, however old they are; and for a day if there is no document where it was.
     ///
     /// # Errors
     /// It publishes none, or the document is that of another issuer. Nothing is kept then but the fault, for a few seconds.
@@ -133,9 +133,9 @@ impl Discovery {
     }
 
     /// The endpoints that an issuer published last, as a connection has fetched them.
-    pub fn last_endpoints(&self, id: ClientId, issuer: &str) -> Option<Arc<ProviderEndpoints>> {
+    pub fn last_endpoints(&self, id: ClientId, issuer: &str, now: Timestamp) -> Option<Arc<ProviderEndpoints>> {
         let url = DocumentUrls::of(issuer).ok()?.openid;
-        self.endpoints.last(id, &url).filter(|last| last.issuer == issuer)
+        self.endpoints.last(id, &url, now).filter(|last| last.issuer == issuer)
     }
 
     /// Forgets what was fetched for a connection.

@@ -42,6 +42,8 @@ struct Slot<T> {
 struct State<T> {
     document: Option<Dated<Arc<T>>>,
     failure: Option<Dated<DocumentFault>>,
+    /// The first time at which there was no document any more, if there has been none since.
+    absence: Option<Dated<()>>,
     /// The last time at which someone asked for a newer document than the one that was kept.
     renewal: Option<Dated<()>>,
 }
@@ -53,6 +55,8 @@ struct Dated<T> {
 
 /// The time for which a document is used. A key that its issuer withdraws is not trusted for longer.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(3600);
+/// The time for which the last document is used although there is none where it was: a deployment or a proxy of the issuer may be at fault.
+pub(super) const MAX_ABSENCE: Duration = Duration::from_secs(24 * 3600);
 /// The time after a failure for which nothing is fetched.
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// The shortest time between two renewals. Whoever can send tokens can ask for renewals.
@@ -127,8 +131,8 @@ impl<T> Documents<T> {
         slot.fetch(fetcher, fetch).await
     }
 
-    /// The same, but the last document if the issuer does not answer now. One that the issuer has withdrawn, or replaced by an unusable one,
-    /// is not used again.
+    /// The same, but the last document if the issuer does not answer now, however old it is, and for a day if there is none where it was. One
+    /// that the issuer has replaced by an unusable one is not used again.
     pub(super) async fn get_or_last(
         &self,
         fetcher: &Fetcher<'_>,
@@ -139,19 +143,22 @@ impl<T> Documents<T> {
             Err(fault) => fault,
             found => return found,
         };
-        if !fault.is_silence() {
+        if !fault.keeps_last() {
             self.slot(fetcher, url).state().document = None;
             return Err(fault);
         }
-        let last = self.last(fetcher.id, url).ok_or_else(|| fault.clone())?;
-        tracing::debug!(error.type = fault.reason(), "an issuer does not answer, so its last document is used");
+        let last = self.last(fetcher.id, url, fetcher.now).ok_or_else(|| fault.clone())?;
+        tracing::debug!(error.type = fault.reason(), "an issuer has no document now, so its last one is used");
         Ok(last)
     }
 
-    /// The last document that was fetched, however old it is.
-    pub(super) fn last(&self, id: ClientId, url: &HttpUrl) -> Option<Arc<T>> {
+    /// The last document that was fetched, however old it is. `None` if there has been none for too long.
+    pub(super) fn last(&self, id: ClientId, url: &HttpUrl, now: Timestamp) -> Option<Arc<T>> {
         let slot = self.slots.get(&(id, url.clone()))?;
         let state = slot.state();
+        if state.absence.as_ref().is_some_and(|absence| !absence.is_within(MAX_ABSENCE, now)) {
+            return None;
+        }
         state.document.as_ref().map(|document| document.value.clone())
     }
 
@@ -220,10 +227,15 @@ impl<T> Slot<T> {
         match &outcome {
             Ok(document) => {
                 state.document = Some(Dated { value: document.clone(), time: fetcher.now });
-                state.failure = None;
+                (state.failure, state.absence) = (None, None);
             }
             Err(fault) if fault.is_of_caller() => {}
-            Err(fault) => state.failure = Some(Dated { value: fault.clone(), time: fetcher.now }),
+            Err(fault) => {
+                state.failure = Some(Dated { value: fault.clone(), time: fetcher.now });
+                if fault.is_no_document() {
+                    state.absence.get_or_insert(Dated { value: (), time: fetcher.now });
+                }
+            }
         }
         outcome
     }
@@ -231,7 +243,7 @@ impl<T> Slot<T> {
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        let state = State { document: None, failure: None, renewal: None };
+        let state = State { document: None, failure: None, absence: None, renewal: None };
         Slot { state: Mutex::new(state), turn: tokio::sync::Mutex::default() }
     }
 }

@@ -113,7 +113,7 @@ impl DocumentFault {
     /// Returns true if the issuer did not answer, or says that it cannot now, so that nothing contradicts what it published before.
     pub fn is_silence(&self) -> bool {
         match self {
-            // Somebody else may be there.
+            // Another server may be there.
             DocumentFault::Call(CallError { fault: Fault::Tls(TlsFault::ServerCertificate(_)), .. }) => false,
             DocumentFault::Call(CallError { fault, .. }) => {
                 fault.is_outage() || matches!(fault, Fault::CallerTimeout | Fault::Busy | Fault::CircuitOpen { .. })
@@ -138,6 +138,11 @@ impl DocumentFault {
             | DocumentFault::IssuerInvalid
             | DocumentFault::IssuerMismatch => false,
         }
+    }
+
+    /// Returns true if nothing contradicts what the issuer published before: it does not answer, or there is no document for the moment.
+    pub fn keeps_last(&self) -> bool {
+        self.is_silence() || self.is_no_document()
     }
 
     /// Returns true if the issuer publishes nothing.

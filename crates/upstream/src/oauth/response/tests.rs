@@ -94,6 +94,9 @@ fn the_refresh_token_is_kept_whatever_else_is_wrong() {
         (r#""access_token": "a", "expires_in": "soon""#, AccessFlaw::LifetimeInvalid),
         (r#""access_token": "a", "expires_in": "nan""#, AccessFlaw::LifetimeInvalid),
         (r#""access_token": "a", "expires_in": [3600]"#, AccessFlaw::LifetimeInvalid),
+        (r#""access_token": "a", "expires_in": 0"#, AccessFlaw::Expired),
+        (r#""access_token": "a", "expires_in": "0""#, AccessFlaw::Expired),
+        (r#""access_token": "a", "expires_in": -0.0"#, AccessFlaw::Expired),
         (r#""access_token": "a", "token_type": "a b""#, AccessFlaw::TypeInvalid),
         (r#""access_token": "a", "token_type": """#, AccessFlaw::TypeInvalid),
         (r#""access_token": "a", "token_type": 1"#, AccessFlaw::TypeInvalid),
@@ -104,6 +107,25 @@ fn the_refresh_token_is_kept_whatever_else_is_wrong() {
         let tokens = json(200, &format!(r#"{{"refresh_token": "r2", {members}}}"#)).expect(members);
         assert_eq!(tokens.refresh_token.unwrap().expose(), "r2", "{members}");
         assert_eq!(tokens.access.unwrap_err(), flaw, "{members}");
+    }
+}
+
+/// An operator sees which member is wrong and why, and never its value.
+#[test]
+fn a_flaw_names_its_member() {
+    for (members, member) in [
+        (r#""token_type": "hunter2""#, "access_token"),
+        (r#""access_token": "hunter2\n""#, "access_token"),
+        (r#""access_token": "a", "expires_in": "hunter2""#, "expires_in"),
+        (r#""access_token": "a", "expires_in": -3600"#, "expires_in"),
+        (r#""access_token": "a", "expires_in": 0"#, "expires_in"),
+        (r#""access_token": "a", "token_type": "hunter2\n""#, "token_type"),
+        (r#""access_token": "a", "scope": {"hunter2": 1}"#, "scope"),
+    ] {
+        let flaw = access(&format!("{{{members}}}")).unwrap_err();
+        let text = flaw.to_string();
+        assert!(text.starts_with(&format!("the token endpoint gave no usable answer: {member} ")), "{text}");
+        assert!(!format!("{text} {flaw:?} {}", flaw.reason()).contains("hunter2") && !text.contains("3600"), "{text}");
     }
 }
 

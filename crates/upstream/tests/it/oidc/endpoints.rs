@@ -26,6 +26,10 @@ impl Issuer {
         self.discovery.endpoints(&self.fetcher(seconds), &self.url("")).await
     }
 
+    fn last_at(&self, id: ClientId, seconds: f64) -> Option<Arc<ProviderEndpoints>> {
+        self.discovery.last_endpoints(id, &self.url(""), self.fetcher(seconds).now)
+    }
+
     fn token_url(&self) -> HttpUrl {
         url(&self.url("/token"))
     }
@@ -107,20 +111,43 @@ async fn the_last_endpoints_are_used_while_the_issuer_is_silent() {
     let other = issuer.discovery.endpoints(&issuer.fetcher(seconds), &slash).await;
     assert_eq!(other.err(), Some(DocumentFault::IssuerMismatch), "they are those of this issuer alone");
     let another: ClientId = crate::support::client_id();
-    assert_eq!(issuer.discovery.last_endpoints(another, &issuer.url("")), None);
+    assert_eq!(issuer.last_at(another, seconds), None);
 
-    // What the issuer withdraws is not used again.
-    for (status, body) in [(404, Value::Null), (200, json!({ "issuer": "https://evil.example" }))] {
-        issuer.site.put(CONFIGURATION, 200, "", &good);
-        seconds += 10_000.0;
-        assert!(issuer.endpoints_at(seconds).await.is_ok());
-        issuer.site.put(CONFIGURATION, status, "", body);
-        seconds += 10_000.0;
-        assert!(issuer.endpoints_at(seconds).await.is_err(), "{status}");
-        issuer.site.put(CONFIGURATION, 503, "", "");
-        seconds += 10.0;
-        assert!(issuer.endpoints_at(seconds).await.is_err(), "{status}");
-        assert_eq!(issuer.discovery.last_endpoints(issuer.id, &issuer.url("")), None);
+    // What the issuer replaces is not used again.
+    issuer.site.put(CONFIGURATION, 200, "", &good);
+    seconds += 10_000.0;
+    assert!(issuer.endpoints_at(seconds).await.is_ok());
+    issuer.site.put(CONFIGURATION, 200, "", json!({ "issuer": "https://evil.example" }));
+    seconds += 10_000.0;
+    assert!(issuer.endpoints_at(seconds).await.is_err());
+    issuer.site.put(CONFIGURATION, 503, "", "");
+    seconds += 10.0;
+    assert!(issuer.endpoints_at(seconds).await.is_err());
+    assert_eq!(issuer.last_at(issuer.id, seconds), None);
+}
+
+/// A deployment of the issuer, or a proxy in front of it, may be at fault.
+#[tokio::test]
+async fn the_last_endpoints_are_used_for_a_day_while_there_is_no_document() {
+    let day = 86_400.0;
+    let issuer = Issuer::start(&[]).await;
+    let mut seconds = 0.0;
+    for (status, body) in [(404, ""), (410, ""), (403, "{}"), (302, ""), (200, "<!doctype html>")] {
+        issuer.site.put(CONFIGURATION, 200, "", issuer.metadata());
+        let first = issuer.endpoints_at(seconds).await.unwrap();
+        seconds += 7_200.0;
+        // The day begins when it is seen that there is none. A moment of another fault does not make it longer.
+        for (later, status, body) in [(0.0, status, body), (day / 2.0, 503, ""), (day - 1.0, status, body)] {
+            issuer.site.put(CONFIGURATION, status, "location: /elsewhere\r\n", body);
+            let last = issuer.endpoints_at(seconds + later).await.unwrap();
+            assert!(Arc::ptr_eq(&first, &last), "{status} {later}");
+        }
+        for (later, status, body) in [(day + 10.0, status, body), (day + 20.0, 503, "")] {
+            issuer.site.put(CONFIGURATION, status, "location: /elsewhere\r\n", body);
+            assert!(issuer.endpoints_at(seconds + later).await.is_err(), "{status} {later}");
+            assert_eq!(issuer.last_at(issuer.id, seconds + later), None);
+        }
+        seconds += 2.0 * day;
     }
 }
 
