@@ -187,6 +187,50 @@ fn every_reason_has_a_section_and_there_are_no_others() {
     assert_eq!(sections.len(), reason_names().len(), "each has one section");
 }
 
+/// The reasons for which a refresh can fail: faults of calls, error codes of token endpoints, flaws of their answers, and reasons of the attempt
+/// itself. Those of errors are apart.
+fn failure_reasons() -> BTreeSet<String> {
+    let mut reasons = BTreeSet::new();
+    for source in [
+        "crates/domain/src/credential/explain.rs",
+        "crates/service/src/refresh/attempt.rs",
+        "crates/service/src/refresh/plan.rs",
+        "crates/upstream/src/error.rs",
+        "crates/upstream/src/oauth/fault.rs",
+        "crates/upstream/src/oauth/response.rs",
+    ] {
+        let text = read(source);
+        let is_reason = |text: &&str| text.len() > 3 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c == '2');
+        let before = reasons.len();
+        reasons.extend(text.split('"').filter(is_reason).map(str::to_owned));
+        let codes = text.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", TokenFailure::"));
+        reasons.extend(codes.map(|(code, _)| code.to_owned()));
+        assert!(reasons.len() > before, "{source}");
+    }
+    &reasons - &reason_names()
+}
+
+#[test]
+fn every_reason_of_a_failed_refresh_has_one_row_and_there_are_no_others() {
+    let page = read("deploy/guide/credentials.md");
+    let section = prose(&page).skip_while(|line| *line != "### What failed").skip(1);
+    let rows = section.take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+    let mut described = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        for reason in quoted(cells[0]) {
+            assert!(described.insert(reason.to_owned()), "{reason} has two rows");
+        }
+    }
+    let reasons = failure_reasons();
+    assert!(reasons.len() > 50, "{reasons:?}");
+    assert_eq!(reasons.difference(&described).collect::<Vec<_>>(), Vec::<&String>::new(), "they have no row");
+    let of_errors = reason_names();
+    let unknown: Vec<_> = described.difference(&reasons).filter(|reason| !of_errors.contains(*reason)).collect();
+    assert_eq!(unknown, Vec::<&String>::new(), "there are no such reasons");
+}
+
 #[tokio::test]
 async fn every_metric_is_described_with_type_and_values_and_there_are_no_others() {
     let page = read("deploy/guide/metrics.md");
