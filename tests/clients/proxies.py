@@ -205,13 +205,13 @@ def grpc_checks(proxy, contract, port, directory):
     with channel(ADDRESS, stranger) as direct:
         call = stubs.ConnectorServiceStub(direct).GetConnector
         for metadata in [(), (("x-forwarded-client-cert", operator),)]:
-            request = parse("GetConnectorRequest", {"reference": "name:nobody"})
+            request = parse("GetConnectorRequest", {"reference": "name:missing"})
             details = refused(grpc.StatusCode.UNAUTHENTICATED, lambda: call(request, timeout=TIMEOUT, metadata=metadata))
             equal(details["ErrorInfo"].reason, "CALLER_UNAUTHENTICATED")
 
     # Behind a proxy, every accepted caller is the proxy, and other callers are refused.
     with channel(f"127.0.0.1:{port}", (None, None)) as anonymous:
-        request = parse("GetConnectorRequest", {"reference": "name:nobody"})
+        request = parse("GetConnectorRequest", {"reference": "name:missing"})
         call = stubs.ConnectorServiceStub(anonymous).GetConnector
         # nginx answers with a page of status 400, which gRPC maps to INTERNAL.
         refused((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL), lambda: call(request, timeout=TIMEOUT))
@@ -365,7 +365,7 @@ def json_checks(port):
     # Errors have their details in the body.
     status, body = call("UpdateConnector", update | {"connector": {}})
     equal((status, body["code"], reasons(body)), (409, 10, ["ETAG_MISMATCH"]))
-    status, body = call("GetConnector", {"reference": "name:nobody"})
+    status, body = call("GetConnector", {"reference": "name:missing"})
     equal((status, body["code"], reasons(body)), (404, 5, ["CONNECTOR_NOT_FOUND"]))
     wrong = {"name": " ", "generic": {"authenticationUrl": "nowhere"}}
     status, body = call("CreateConnector", {"connector": wrong})

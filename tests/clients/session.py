@@ -367,7 +367,7 @@ def over_socket(contract):
             "CONNECTOR_NOT_FOUND",
             grpc.StatusCode.NOT_FOUND,
             connectors.GetConnector,
-            reference="name:nobody",
+            reference="name:missing",
         )
 
 

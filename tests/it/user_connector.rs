@@ -132,7 +132,7 @@ on_both! {
         let unknown = Uuid::now_v7().to_string();
         let nothing = [
             remove("ada", "name:Gmail"),
-            remove("nobody", "name:Gmail"),
+            remove("unknown", "name:Gmail"),
             remove("ada", "name:no such connector"),
             v1::RemoveUserConnectorRequest { reference: link.id.clone(), ..Default::default() },
             v1::RemoveUserConnectorRequest { reference: unknown, etag: "stale".to_owned(), ..Default::default() },
@@ -356,8 +356,8 @@ on_both! {
         assert_eq!(names(to_slack.clone()).await, ["ada Slack", "Grace Slack"]);
         let both = v1::ListUserConnectorsRequest { connector: "name:slack".to_owned(), ..of_ada };
         assert_eq!(names(both).await, ["ada Slack"]);
-        let nobody = v1::ListUserConnectorsRequest { user_id: "nobody".to_owned(), ..all.clone() };
-        assert_eq!(names(nobody).await, Vec::<String>::new());
+        let unknown = v1::ListUserConnectorsRequest { user_id: "unknown".to_owned(), ..all.clone() };
+        assert_eq!(names(unknown).await, Vec::<String>::new());
 
         let ordered = |order_by: &str| v1::ListUserConnectorsRequest { order_by: order_by.to_owned(), ..to_slack.clone() };
         assert_eq!(names(ordered("user_id")).await, ["Grace Slack", "ada Slack"], "in the order of bytes");

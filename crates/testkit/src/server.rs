@@ -471,7 +471,7 @@ mod tests {
             let replica = server.replica().await;
             assert_eq!(list(replica.as_ref().unwrap_or(&server).client("beta")).await.unwrap(), []);
             list(server.anonymous()).await.unwrap_err();
-            list(server.client_with(&server.pki().client(Identity::of("nobody")))).await.unwrap_err();
+            list(server.client_with(&server.pki().client(Identity::of("unknown")))).await.unwrap_err();
             let stranger = server.pki().flawed_client(Identity::of("alpha"), Flaw::WrongAuthority);
             list(server.client_with(&stranger)).await.unwrap_err();
         }

@@ -220,7 +220,7 @@ func overSocket(channel *grpc.ClientConn, connector *jackfield.Connector) {
 		found := must(connectors.GetConnector(call, &jackfield.GetConnectorRequest{Reference: connector.Id})).Connector
 		equal(found.Etag, connector.Etag)
 	}
-	_, err := connectors.GetConnector(call, &jackfield.GetConnectorRequest{Reference: "name:nobody"})
+	_, err := connectors.GetConnector(call, &jackfield.GetConnectorRequest{Reference: "name:missing"})
 	refused(err, codes.NotFound, "CONNECTOR_NOT_FOUND")
 }
 

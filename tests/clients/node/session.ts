@@ -173,7 +173,7 @@ async function overSocket(api: Api, connector: Connector) {
   for (let call = 0; call < 3; call++) {
     equal((await api.call(getConnector, { reference: connector.id })).connector!.etag, connector.etag);
   }
-  await refused(status.NOT_FOUND, "CONNECTOR_NOT_FOUND", api.call(getConnector, { reference: "name:nobody" }));
+  await refused(status.NOT_FOUND, "CONNECTOR_NOT_FOUND", api.call(getConnector, { reference: "name:missing" }));
 }
 
 /** Checks that a resource in use is deleted only together with its uses. */

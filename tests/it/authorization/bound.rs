@@ -408,7 +408,7 @@ on_both! {
         let world = world(&server).await;
         let (session, connect) = start(&world, request(&world, "ada")).await;
         // Another tenant has a user of the same id. The login in front of the listener is not for it, or that tenant does not exist.
-        for tenant in ["beta", "nobody"] {
+        for tenant in ["beta", "unknown"] {
             server.config_mut().callback.tenant = tenant.to_owned();
             server.restart().await;
             let client = server.client("alpha");

@@ -143,7 +143,7 @@ on_both! {
         assert!(location.starts_with(&format!("{HOME}&completion_code=")), "{location}");
         let returned = get(&world.client, &session.id).await.unwrap();
         assert_eq!(returned.state(), State::Returned);
-        assert_eq!(world.provider.redeemed().len(), 0, "nobody has confirmed the user");
+        assert_eq!(world.provider.redeemed().len(), 0, "no application has confirmed the user");
         // The application has no use for the answer of the provider.
         let brought = v1::CompleteAuthorizationRequest {
             user_id: "ada".to_owned(),

@@ -278,10 +278,10 @@ async fn a_link_that_is_sent_to_a_victim_wins_nothing_in_a_real_browser() {
 
     // A browser without a login ends nothing, and gets nothing.
     let (session, connect) = web.started("eve", true, false).await;
-    let mut nobody = Chromium::start().await;
-    let shown = nobody.open(&connect).await;
-    assert_page(&mut nobody, &shown, "You are not logged in").await;
-    assert!(web.bound(&mut nobody).await.is_empty());
+    let mut visitor = Chromium::start().await;
+    let shown = visitor.open(&connect).await;
+    assert_page(&mut visitor, &shown, "You are not logged in").await;
+    assert!(web.bound(&mut visitor).await.is_empty());
     assert_eq!(web.ended(&session).await.0, State::Started);
 
     // Where the application confirms the user.

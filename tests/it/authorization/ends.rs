@@ -1,4 +1,4 @@
-//! The ends of sessions that are not completed: nothing of them stays, and nobody can pile them up.
+//! The ends of sessions that are not completed: nothing of them stays, and no user can pile them up.
 
 use std::time::Duration;
 

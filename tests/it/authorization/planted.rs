@@ -40,8 +40,8 @@ pub(super) struct Planted(Vec<ConnectionId>);
 enum Winner {
     /// A grant is in the hands of another user, or its code is.
     Attacker,
-    /// Nobody got anything, for this reason.
-    Nobody(String),
+    /// The attack won nothing, for this reason.
+    None(String),
 }
 
 type Attack = for<'f> fn(&'f Field) -> LocalBoxFuture<'f, Winner>;
@@ -126,7 +126,7 @@ impl Field {
         v1::StartAuthorizationRequest { scopes: vec!["openid".to_owned()], ..self.world.request(user_id) }
     }
 
-    /// Starts a session that comes back to the application. Somebody opens its link, and permits what is asked for.
+    /// Starts a session that comes back to the application. A user opens its link, and permits what is asked for.
     async fn visited(&self, user_id: &str) -> Brought {
         let url = self.world.start(self.world.request(user_id)).await.1;
         self.visited_at(&url).await
@@ -137,7 +137,7 @@ impl Field {
         self.world.provider.visit(url).await
     }
 
-    /// The winner once an application has brought a code that somebody has permitted.
+    /// The winner once an application has brought a code that a user has permitted.
     async fn completed(&self, client: &Client, completion: v1::CompleteAuthorizationRequest, code: &str) -> Winner {
         let completed = complete(client, completion).await;
         let evil = format!("POST {EVIL_TOKEN}");
@@ -148,7 +148,7 @@ impl Field {
         }
         match completed {
             Ok(session) => ended(&self.world, &session, code).await,
-            Err(refused) => Winner::Nobody(reason_of(&refused)),
+            Err(refused) => Winner::None(reason_of(&refused)),
         }
     }
 }
@@ -174,7 +174,7 @@ async fn ended(World { client, provider, .. }: &World, session: &v1::Authorizati
     let session = get(client, &session.id).await.unwrap();
     if session.state() != State::Completed {
         let name = session.failure().as_str_name().trim_start_matches("AUTHORIZATION_FAILURE_");
-        return Winner::Nobody(format!("{name} {}", session.failure_detail).trim_end().to_owned());
+        return Winner::None(format!("{name} {}", session.failure_detail).trim_end().to_owned());
     }
     assert!(provider.redeemed().iter().any(|body| code_in(body) == code), "another code was redeemed");
     let credential = steps::credential_now(client, &session.credential).await;
@@ -261,7 +261,7 @@ async fn paths_mixed_up(field: &Field) -> Winner {
         Some(home) => field.completed(field.client(), completion(home, "ada"), &code_in(target)).await,
         None => {
             warned(&session, "PATH_MISMATCH", target.split_once('?').unwrap().1);
-            Winner::Nobody("PATH_MISMATCH".to_owned())
+            Winner::None("PATH_MISMATCH".to_owned())
         }
     }
 }
@@ -277,7 +277,7 @@ async fn response_replaced(field: &Field) -> Winner {
         Some(home) => field.completed(field.client(), completion(home, "ada"), &code_in(&of_eve)).await,
         None => {
             let (_, heading) = page.body.split_once("<h1>").unwrap();
-            Winner::Nobody(heading.split_once("</h1>").unwrap().0.to_owned())
+            Winner::None(heading.split_once("</h1>").unwrap().0.to_owned())
         }
     }
 }
@@ -332,7 +332,7 @@ async fn user_of_another_tenant(field: &Field) -> Winner {
     let request = bound::request(&field.other, "ada");
     match field.other.client.connections().start_authorization(request.clone()).await {
         Ok(_) => connected_by_ada(field, &field.other, request).await,
-        Err(refused) => Winner::Nobody(reason_of(&refused)),
+        Err(refused) => Winner::None(reason_of(&refused)),
     }
 }
 
@@ -364,7 +364,7 @@ on_both! {
         let field = Field::start(backend).await;
         for (attack, bug, reason) in ATTACKS {
             let before = field.held().await;
-            assert_eq!(attack(&field).await, Winner::Nobody(reason.to_owned()), "without {bug:?}");
+            assert_eq!(attack(&field).await, Winner::None(reason.to_owned()), "without {bug:?}");
             assert_eq!(field.held().await, before, "without {bug:?}");
             let planted = field.planted(bug);
             assert_eq!(attack(&field).await, Winner::Attacker, "with {bug:?}");

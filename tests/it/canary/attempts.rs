@@ -142,7 +142,7 @@ impl Sown {
     /// Requests about something that does not exist or differs from the request.
     fn referring(&mut self, field: &SecretField) -> Vec<Attempt> {
         let name = field.method.name();
-        let nobody = || Uuid::now_v7().to_string();
+        let unknown = || Uuid::now_v7().to_string();
         if let Some(resource) = name.strip_prefix("Update") {
             let missing = match resource {
                 "Connector" => "CONNECTOR_NOT_FOUND",
@@ -163,49 +163,49 @@ impl Sown {
                     set(request, "etag", "W/\"0-0\"".to_owned());
                 }),
                 self.simple(field, "not there", (Code::NotFound, missing), |request| {
-                    set(request, "reference", nobody())
+                    set(request, "reference", unknown())
                 }),
                 self.simple(field, "a bad mask", INVALID, mask),
             ];
         }
         match name {
             "CreateConnector" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
-                set_inner(request, "client_identity_key", nobody());
+                set_inner(request, "client_identity_key", unknown());
             })],
             "CreateConnection" | "CreateCredential" => {
                 vec![self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
-                    set_inner(request, "connector", nobody());
+                    set_inner(request, "connector", unknown());
                 })]
             }
             "AuthenticateUserConnector" => {
                 vec![self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
-                    set(request, "connector", nobody());
+                    set(request, "connector", unknown());
                 })]
             }
             "AuthenticateUser" => vec![
                 self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
-                    set(request, "connector", nobody());
+                    set(request, "connector", unknown());
                 }),
                 self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
             ],
             "TestConnector" if field.is_of_resource() => {
                 vec![
                     self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
-                        set_inner(request, "client_identity_key", nobody());
+                        set_inner(request, "client_identity_key", unknown());
                     }),
                     self.simple(field, "a bad neighbour", INVALID, |request| rename(request, "\u{7}")),
                 ]
             }
             "TestConnector" => vec![
                 self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
-                    set(request, "reference", nobody());
+                    set(request, "reference", unknown());
                 }),
                 self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
             ],
             "AuthenticateApplicationUser" | "GetSessionUser" | "GetSessionPermissions" | "EndSession" => {
                 let missing = (Code::NotFound, "APPLICATION_NOT_FOUND");
                 vec![
-                    self.simple(field, "no application", missing, |request| set(request, "application", nobody())),
+                    self.simple(field, "no application", missing, |request| set(request, "application", unknown())),
                     self.simple(field, "a bad neighbour", (Code::InvalidArgument, "REFERENCE_INVALID"), |request| {
                         set(request, "application", "\u{7}".to_owned());
                     }),
@@ -225,16 +225,16 @@ impl Sown {
                     set(request, "etag", "W/\"0-0\"".to_owned());
                 }),
                 self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
-                    set(request, "reference", nobody());
+                    set(request, "reference", unknown());
                 }),
             ],
             "RotateConnectionSecret" => {
                 vec![self.simple(field, "not there", (Code::NotFound, "CONNECTION_NOT_FOUND"), |request| {
-                    set(request, "reference", nobody());
+                    set(request, "reference", unknown());
                 })]
             }
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
-                set(request, "reference", nobody());
+                set(request, "reference", unknown());
             })],
             other => panic!("{other} is new here"),
         }
@@ -259,9 +259,9 @@ impl Sown {
         let reader = self.simple(field, "without the right", (Code::PermissionDenied, "SCOPE_DENIED"), |_| {});
         self.attempt(&server.client("reader"), field, reader).await;
         let expected = (Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
-        let unknown = self.simple(field, "by nobody known", expected, |_| {});
-        let nobody = server.client_with(&server.pki().client(Identity::of("nobody")));
-        self.attempt(&nobody, field, unknown).await;
+        let request = self.simple(field, "by an unknown principal", expected, |_| {});
+        let unknown = server.client_with(&server.pki().client(Identity::of("unknown")));
+        self.attempt(&unknown, field, request).await;
 
         let request = self.request(field, "to no method").encode_to_vec();
         let reply = call(&server.client("alpha"), &format!("{}s", path(&field.method)), &request, &[]).await;

@@ -51,7 +51,7 @@ on_both! {
         refused(rotate(&world, named.clone()).await, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["secret_id"]);
         let stale = v1::RotateConnectionSecretRequest { etag: world.connection.etag.clone(), ..request(&world, "new") };
         refused(rotate(&world, stale).await, Code::Aborted, "ETAG_MISMATCH");
-        let unknown = v1::RotateConnectionSecretRequest { reference: "name:nobody".to_owned(), ..named };
+        let unknown = v1::RotateConnectionSecretRequest { reference: "name:missing".to_owned(), ..named };
         refused(rotate(&world, unknown).await, Code::NotFound, "CONNECTION_NOT_FOUND");
         for (secret, reason) in [("", "FIELD_INVALID"), (" x", "FIELD_INVALID"), ("****", "PLACEHOLDER_SECRET")] {
             let refusal = refused(rotate(&world, request(&world, secret)).await, Code::InvalidArgument, reason);

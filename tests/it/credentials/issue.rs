@@ -160,7 +160,7 @@ on_both! {
         let missing = [
             (of("ext:none"), "CREDENTIAL_NOT_FOUND"),
             (default_of("ada", "name:Slack"), "CONNECTOR_NOT_FOUND"),
-            (default_of("nobody", "name:Gmail"), "USER_CONNECTOR_NOT_FOUND"),
+            (default_of("unknown", "name:Gmail"), "USER_CONNECTOR_NOT_FOUND"),
             (default_of("grace", "name:Gmail"), "CREDENTIAL_NOT_FOUND"),
         ];
         for (request, reason) in missing {

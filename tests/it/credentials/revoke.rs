@@ -156,7 +156,7 @@ on_both! {
         }
         assert_eq!(server.sql("SELECT COUNT(*) AS count FROM secret WHERE name = 'material'").await, ["0"]);
         assert_eq!(world.provider.requests(), []);
-        refused(try_revoke(&world, request("ext:nobody")).await, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+        refused(try_revoke(&world, request("ext:unknown")).await, Code::NotFound, "CREDENTIAL_NOT_FOUND");
     }
 
     async fn a_request_that_is_repeated_or_only_checked_sends_nothing(server) {

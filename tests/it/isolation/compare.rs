@@ -58,10 +58,10 @@ pub(super) async fn compare(
     let wire = Wire::new();
     let player = |name| Player::new(server.client(name), server.pki().ca_pem(), system.access(name));
     renew(server, pair).await;
-    let (mut alone, nobody) = (player(pair.alpha), player(pair.beta));
+    let (mut alone, idle) = (player(pair.alpha), player(pair.beta));
     alone.prepare(&wire).await;
     for (_, op) in program.iter().filter(|(who, _)| *who == Who::Alpha) {
-        alone.step(&wire, op, &nobody).await;
+        alone.step(&wire, op, &idle).await;
     }
 
     renew(server, pair).await;

@@ -207,12 +207,12 @@ impl Things {
     fn references(&self) -> Vec<(&'static str, String, String)> {
         let Things { tenant, key, connector, connection, link, credential, configuration, user, token, .. } = self;
         let Things { application, session, session_token, authorization, state, .. } = self;
-        let nobody = "nobody".chars().take(tenant.len()).collect::<String>();
+        let absent = "absent".chars().take(tenant.len()).collect::<String>();
         let ids =
             [key, connector, connection, link, credential, configuration, user, application, session, authorization];
         let mut all: Vec<_> =
             ids.into_iter().map(|id| ("id", id.clone(), ConnectorId::generate().to_string())).collect();
-        let text = |form: &'static str, text: &str| (form, text.replace("{}", tenant), text.replace("{}", &nobody));
+        let text = |form: &'static str, text: &str| (form, text.replace("{}", tenant), text.replace("{}", &absent));
         all.extend([
             text("name", "name:key of {}"),
             text("name", "name:connector of {}"),

@@ -65,7 +65,7 @@ on_both! {
         let time = jackfield_domain::Timestamp(last.create_time);
         for (filter, order_by, found) in [
             ("seldom".to_owned(), "", LINKS / STEP),
-            ("seldom OR nobody".to_owned(), "user_id desc", LINKS / STEP),
+            ("seldom OR absent".to_owned(), "user_id desc", LINKS / STEP),
             ("seldom common".to_owned(), "create_time", 0),
             ("seldom NOT 012000".to_owned(), "id desc", LINKS / STEP - 1),
             (last.user_id.clone(), "", 1),

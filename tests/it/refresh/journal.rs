@@ -70,7 +70,7 @@ mod postgres_back {
     mod postgres {
         use super::super::*;
 
-        /// Nobody asks the server that has them. Once its lease is over, the other one would find an attempt without an end.
+        /// No caller asks the server that has them. Once its lease is over, the other one would find an attempt without an end.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn tokens_of_a_journal_are_not_lost_to_another_replica() {
             let mut proxy = None;

@@ -26,7 +26,7 @@ async fn lost(world: &World, credentials: impl IntoIterator<Item = &String>) -> 
 }
 
 on_both! {
-    /// Nobody else loses a grant, and all are refreshed once the provider answers.
+    /// No other user loses a grant, and all are refreshed once the provider answers.
     async fn a_provider_that_hangs_gets_one_refresh_at_a_time(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             (config.refresh.ahead, config.refresh.timeout) = (true, Duration::from_secs(1));

@@ -100,7 +100,7 @@ on_both! {
     async fn a_repeat_at_the_same_time_finds_the_answer_of_the_first(server) {
         let store = server.store().await;
         let (tenant, request_id, now) = (TenantId::generate(), Uuid::now_v7(), SystemClock.now());
-        let key = IdempotencyKey { tenant, principal: "somebody", method: "Create", request_id };
+        let key = IdempotencyKey { tenant, principal: "a principal", method: "Create", request_id };
         let claim = async |txn: &Writer| txn.request_claim(key, b"same", now, now.plus_micros(1_000_000)).await.unwrap();
         let first = store.write().await.unwrap();
         assert!(matches!(claim(&first).await, IdempotencyClaim::New));

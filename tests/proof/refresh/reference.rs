@@ -19,7 +19,7 @@ use super::{AT_ONCE, PATIENCE, ProviderFault, fail_at_random};
 
 /// The lifetime of a lock.
 const LOCKED: Duration = Duration::from_secs(10);
-/// The wait before a lock is tried again that somebody has.
+/// The wait before a lock is tried again that another process has.
 const POLL: Duration = Duration::from_millis(100);
 /// The processes that share rows and locks.
 const PROCESSES: usize = 2;
@@ -106,7 +106,7 @@ impl Shared {
         change(&mut self.rows[row].lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes a lock, unless somebody has it (SET NX PX).
+    /// Takes a lock, unless another process has it (SET NX PX).
     fn lock(&self, row: usize) -> bool {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         let is_held = locks.get(&row).is_some_and(|until| *until > Instant::now());

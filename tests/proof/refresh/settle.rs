@@ -139,7 +139,7 @@ impl Seen {
         Ok((*access_token == live.access_token).then_some(VALID))
     }
 
-    /// True if its access token is good, of a grant that its user withdrew: nobody asks the provider until it expires.
+    /// True if its access token is good, of a grant that its user withdrew: the provider is not asked until it expires.
     fn is_unaware(&self, world: &World) -> bool {
         let family = world.provider.family_of(&self.refresh_token);
         let is_withdrawn = family.is_some_and(|family| matches!(world.provider.live(family), Err(End::Withdrawn)));

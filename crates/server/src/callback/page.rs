@@ -78,7 +78,7 @@ impl Page {
             ),
             Page::WrongBrowser => (
                 "This was not started here",
-                "Nothing was connected. It was started by another user, or in another browser. If you did not start it, close this page: somebody may have sent you the link. If you did, go back to the application and start again in this browser, with cookies allowed.",
+                "Nothing was connected. It was started by another user, or in another browser. If you did not start it, close this page: another person may have sent you the link. If you did, go back to the application and start again in this browser, with cookies allowed.",
             ),
             Page::Taken => (
                 "This link was opened elsewhere",

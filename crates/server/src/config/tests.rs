@@ -188,7 +188,7 @@ fn all_contradictions_are_reported_at_once() {
     let error = from_flags(&[
         "listen.address=0.0.0.0:7443",
         "listen.plaintext=true",
-        "listen.plaintext_principal=nobody",
+        "listen.plaintext_principal=unknown",
         "limits.max_calls=0",
         "limits.send_buffer=1B",
         "deadlines.default=2h",

@@ -1,6 +1,6 @@
 //! The queue of attempts that begin, and of those that ended.
 //!
-//! Attempts that begin are counted first, because somebody waits for them. The end of an attempt is written before an attempt that has a
+//! Attempts that begin are counted first, because callers wait for them. The end of an attempt is written before an attempt that has a
 //! count in common with it is counted, or with other ends after a short time.
 //!
 //! Requests whose rows may be locked wait apart from all others (see [`super::apart`]).

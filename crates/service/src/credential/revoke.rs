@@ -54,7 +54,7 @@ pub(crate) struct LaterRevocations {
 enum Patience {
     /// A caller waits.
     Short,
-    /// Nobody waits.
+    /// No caller waits.
     Long,
 }
 
@@ -121,7 +121,7 @@ impl Services {
     }
 
     /// The tokens of a credential that can be revoked; `None` if there are none. It is read before its material is deleted, in the same
-    /// transaction. Tokens that cannot be opened keep nobody from deleting them.
+    /// transaction. Tokens that cannot be opened can be deleted all the same.
     pub(crate) async fn revocable(
         &self,
         txn: &Writer,

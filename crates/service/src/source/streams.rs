@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(fault(streams.ask(question(TENANT), end()).await), SourceFault::NotConnected);
         let (number, mut questions) = streams.open(TENANT);
         assert_eq!(fault(streams.ask(question(TENANT), end()).await), SourceFault::Timeout);
-        assert!(streams.with(TENANT, number, |stream| stream.waiting.is_empty()).unwrap(), "nobody waits any more");
+        assert!(streams.with(TENANT, number, |stream| stream.waiting.is_empty()).unwrap(), "no call waits any more");
         let _ = questions.recv().await;
         let asked = streams.ask(question(TENANT), end());
         let ending = async {

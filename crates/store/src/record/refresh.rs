@@ -93,7 +93,7 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Writer {
-    /// Takes the lease of a credential for a time, if nobody has it. `None` if somebody has it, or the credential does not exist. Until
+    /// Takes the lease of a credential for a time, if no other attempt has it. `None` if one has it, or the credential does not exist. Until
     /// the transaction ends, the credential is not deleted.
     pub async fn refresh_lease_take(
         &self,

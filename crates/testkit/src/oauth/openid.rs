@@ -143,7 +143,7 @@ impl State {
 // === impl IdToken ===
 
 impl IdToken {
-    /// Signs it by a key that nobody has published.
+    /// Signs it by a key that no issuer has published.
     pub fn forge(&mut self) {
         self.key = new_key();
     }

@@ -57,7 +57,7 @@ impl Report {
         (self.since, self.done) = (now, self.done + 1);
         let (endpoint, has_client_key, message) = (self.endpoint, self.has_client_key, message.into());
         let verdict = Verdict { endpoint, step, result, reason, message, duration, facts, has_client_key };
-        // Nobody may listen any more.
+        // The receiver may be gone.
         let _ = self.verdicts.unbounded_send(verdict);
     }
 

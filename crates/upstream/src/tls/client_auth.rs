@@ -58,7 +58,7 @@ impl ResolvesClientCert for Presenter {
             Some(identity) => ClientAuth::Presented(identity.flaw()),
             None => ClientAuth::Missing,
         };
-        // A handshake outside of a call has nobody who wants to know.
+        // A handshake outside of a call has no place to note it in.
         let _ = COURSE.try_with(|noted| noted.set(course));
         self.0.as_ref().map(|identity| identity.certified_key().clone())
     }

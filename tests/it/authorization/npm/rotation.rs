@@ -37,7 +37,7 @@ on_sqlite! {
         assert_eq!(world.outcomes("refresh_token").await, (5, Vec::new()));
     }
 
-    /// Somebody else has a refresh token that Jackfield has spent, or will spend.
+    /// Another program has a refresh token that Jackfield has spent, or will spend.
     async fn a_grant_that_another_has_ended_needs_the_user(server) {
         let world = World::rotating(&server).await;
         let credential = world.authorized("ada").await.id;
