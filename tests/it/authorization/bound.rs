@@ -338,7 +338,9 @@ on_both! {
         // The code waits as long as the session if it cannot be redeemed now.
         let (session, target) = visited((&world, &server), &mut ada, returning()).await;
         steps::enable(&world.client, &world.connection.connector, false).await;
-        assert_eq!(ada.open(&server, &target).await.status, 400);
+        let page = ada.open(&server, &target).await;
+        assert!(page.status == 503 && page.body.contains("<h1>Not available at the moment</h1>"), "{}", page.body);
+        assert!(!page.body.contains("start again"), "{}", page.body);
         assert_eq!(ended(&world, &session).await.0, State::Started);
         steps::enable(&world.client, &world.connection.connector, true).await;
         assert_eq!(ada.open(&server, &target).await.status, 303);

@@ -177,6 +177,8 @@ on_both! {
         for other in [format!("code=other&iss={iss}"), format!("error=access_denied&iss={iss}"), "code=other".to_owned()] {
             let page = browse(&server, "GET", &format!("{path}&{other}")).await;
             assert!(page.status == 400 && !page.headers.contains_key("location"), "{other}");
+            // The first one can still be brought, and the application may have it.
+            assert!(page.body.contains("<h1>This was answered before</h1>"), "{other}: {}", page.body);
         }
         let evil = browse(&server, "GET", &of_issuer(&target, "https://evil.example")).await;
         assert!(evil.status == 400 && !evil.headers.contains_key("location"));

@@ -59,7 +59,7 @@ const ATTACKS: [(Attack, Bug, &str); 15] = [
     (|field| state_forged(field).boxed_local(), Bug::StateNotCompared, "AUTHORIZATION_NOT_FOUND"),
     (|field| providers_mixed_up(field).boxed_local(), Bug::IssuerNotCompared, "ISSUER_MISMATCH"),
     (|field| paths_mixed_up(field).boxed_local(), Bug::PathNotCompared, "PATH_MISMATCH"),
-    (|field| response_replaced(field).boxed_local(), Bug::ResponseTakenTwice, "This link is not valid here"),
+    (|field| response_replaced(field).boxed_local(), Bug::ResponseTakenTwice, "This was answered before"),
     (|field| endpoint_replaced(field).boxed_local(), Bug::ClientNotCompared, "CONNECTION_CHANGED"),
     (|field| code_injected(field).boxed_local(), Bug::VerifierShared, "GRANT_REFUSED invalid_grant"),
     (|field| code_injected_without_pkce(field).boxed_local(), Bug::NonceNotCompared, "ID_TOKEN_REFUSED WRONG_NONCE"),

@@ -48,7 +48,7 @@ on_both! {
         let (other, other_target) = visited((&world, &server), &mut ada, request(&world, "ada")).await;
         steps::enable(&world.client, &world.connection.connector, false).await;
         for _ in 0..9 {
-            assert_eq!(ada.open(&server, &target).await.status, 400);
+            assert_eq!(ada.open(&server, &target).await.status, 503, "the code can be brought again");
         }
         assert_eq!(ended(&world, &session).await.0, State::Started);
         assert_eq!(ada.open(&server, &target).await.status, 400);

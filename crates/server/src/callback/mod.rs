@@ -119,6 +119,7 @@ impl CallbackApi {
                 redeemed(redeeming.ended(DEADLINE).await, &cookies)
             }
             Some(Ok(ReturnedAuthorization::Over(session))) => of_earlier(&session, &cookies),
+            Some(Ok(ReturnedAuthorization::Answered)) => Page::Answered.response(),
             Some(Ok(ReturnedAuthorization::Unknown)) => Page::Unknown.response(),
             Some(Err(error)) => unavailable(&error),
             None => Page::Unavailable.response(),

@@ -27,7 +27,9 @@ pub(super) enum Page {
     NoCookie,
     /// The login in front of the listener names no user.
     LoggedOut,
-    /// There is no such session at this path, or it has another response.
+    /// The session has another response, with which it can still be completed.
+    Answered,
+    /// There is no such session at this path.
     Unknown,
     NotFound,
     Malformed,
@@ -50,9 +52,13 @@ impl Page {
         match self {
             Page::Done | Page::UnderWay | Page::Denied => StatusCode::OK,
             Page::Expired => StatusCode::GONE,
-            Page::Failed | Page::WrongBrowser | Page::Taken | Page::NoCookie | Page::Unknown | Page::Malformed => {
-                StatusCode::BAD_REQUEST
-            }
+            Page::Failed
+            | Page::WrongBrowser
+            | Page::Taken
+            | Page::NoCookie
+            | Page::Answered
+            | Page::Unknown
+            | Page::Malformed => StatusCode::BAD_REQUEST,
             Page::LoggedOut => StatusCode::FORBIDDEN,
             Page::NotFound => StatusCode::NOT_FOUND,
             Page::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -91,6 +97,10 @@ impl Page {
             Page::LoggedOut => (
                 "You are not logged in",
                 "Nothing was changed. Log in to the application in this browser, and start again there.",
+            ),
+            Page::Answered => (
+                "This was answered before",
+                "The first answer is kept, and this one changed nothing. Go back to the application, which can go on with the first one for a minute. Only if it does not, start again there.",
             ),
             Page::Unknown => (
                 "This link is not valid here",

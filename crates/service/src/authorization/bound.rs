@@ -202,13 +202,18 @@ impl Services {
 // === impl Redeeming ===
 
 impl Redeeming {
-    /// Waits until the session has ended, or its tokens wait for the database, or the patience is over. Returns the session as it then is:
-    /// its code was not taken if it is still started.
+    /// Waits until the session has ended, or its tokens wait for the database, or the code cannot be sent as things are, or the patience is
+    /// over. Returns the session as it then is: its code was not taken if it is still started, so the response can be brought again.
     ///
     /// # Errors
-    /// The code was not taken, so the response can be brought again; or it is not known what became of the session.
+    /// The same call may succeed later; or it is not known what became of the session.
     pub async fn ended(self, patience: Duration) -> Result<AuthorizationSession> {
         match tokio::time::timeout(patience, self.ended).await {
+            Ok(Err(error)) if !error.retryable() => {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(error, "the code that a browser brought could not be redeemed");
+                self.now.await
+            }
             Ok(ended) => ended,
             Err(_) => self.now.await,
         }
@@ -224,6 +229,8 @@ impl fmt::Debug for Redeeming {
 #[cfg(test)]
 mod tests {
     use futures::future::pending;
+    use jackfield_domain::Resource;
+    use jackfield_domain::error::Precondition;
 
     use super::*;
 
@@ -237,12 +244,30 @@ mod tests {
         serde_json::from_value(session).unwrap()
     }
 
+    fn of(state: &str) -> BoxFuture<'static, Result<AuthorizationSession>> {
+        let session = in_state(state);
+        async move { Ok(session) }.boxed()
+    }
+
+    fn failing(error: Error) -> BoxFuture<'static, Result<AuthorizationSession>> {
+        async move { Err(error) }.boxed()
+    }
+
+    /// A connector that is disabled can be enabled again while the session is open.
+    #[tokio::test]
+    async fn a_browser_whose_code_was_not_taken_may_bring_it_again() {
+        let disabled = || Error::precondition(Precondition::ConnectorDisabled, Resource::Connector, "c", "disabled");
+        for state in [AuthorizationState::Started, AuthorizationState::Confirmed] {
+            let redeeming = Redeeming { ended: failing(disabled()), now: of(state.as_str()) };
+            assert_eq!(redeeming.ended(Duration::from_secs(10)).await.unwrap().state, state);
+        }
+        let busy = Error::ServerUnavailable { retry_after: Duration::from_secs(1) };
+        let redeeming = Redeeming { ended: failing(busy), now: pending().boxed() };
+        assert!(redeeming.ended(Duration::from_secs(10)).await.is_err());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_browser_that_has_waited_long_enough_is_told_what_is_true_then() {
-        let of = |state: &str| {
-            let session = in_state(state);
-            async move { Ok(session) }.boxed()
-        };
         for (redeeming, state) in [
             (Redeeming { ended: of("COMPLETED"), now: pending().boxed() }, AuthorizationState::Completed),
             (Redeeming { ended: pending().boxed(), now: of("STARTED") }, AuthorizationState::Started),

@@ -26,7 +26,9 @@ pub enum ReturnedAuthorization {
     Redeeming(Redeeming),
     /// The session had ended before, or its code is being redeemed.
     Over(Box<AuthorizationSession>),
-    /// There is no such session at this path, or it has another response.
+    /// The session has another response, with which it can still be completed. Nothing changes.
+    Answered,
+    /// There is no such session at this path.
     Unknown,
 }
 
@@ -78,7 +80,7 @@ impl Services {
                     txn.authorization_replace(tenant, &session).await?;
                     ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
                 }
-                (AuthorizationState::Returned, _) => ReturnedAuthorization::Unknown,
+                (AuthorizationState::Returned, _) => ReturnedAuthorization::Answered,
                 (_, _) => {
                     if is_overdue {
                         self.lapse(txn, tenant, &session).await?;
