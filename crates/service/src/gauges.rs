@@ -11,6 +11,8 @@ use jackfield_domain::rewrap::Rewrap;
 use jackfield_domain::{KeyId, TenantId, Timestamp};
 use jackfield_store::{Pool, Store};
 
+use crate::refresh::Refreshes;
+
 /// Reads values of the services without keeping them open. Services that are closed have no values.
 #[derive(Clone)]
 pub struct Gauges(Weak<GaugeSources>);
@@ -28,6 +30,8 @@ pub(crate) struct GaugeSources {
     revocations: [AtomicU64; RevocationOutcome::NAMES.len()],
     /// Token endpoints that do not answer.
     silent_endpoints: Arc<AtomicU64>,
+    /// Journals of received tokens that cannot be written.
+    unwritable_journals: Arc<AtomicU64>,
     events_written: AtomicU64,
     events_dropped: AtomicU64,
 }
@@ -132,6 +136,11 @@ impl Gauges {
         self.0.upgrade().map(|sources| sources.silent_endpoints.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
+    /// The number of journals of received tokens that cannot be written.
+    pub fn unwritable_journals(&self) -> u64 {
+        self.0.upgrade().map(|sources| sources.unwritable_journals.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
     /// The number of tokens that were to be revoked at their provider, by outcome.
     pub fn revocations(&self) -> Vec<(&'static str, u64)> {
         let Some(sources) = self.0.upgrade() else { return Vec::new() };
@@ -153,7 +162,7 @@ impl Gauges {
 // === impl GaugeSources ===
 
 impl GaugeSources {
-    pub(crate) fn new(store: Store, silent_endpoints: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(store: Store, refreshes: &Refreshes) -> Self {
         GaugeSources {
             store,
             rewrap: Mutex::default(),
@@ -161,7 +170,8 @@ impl GaugeSources {
             refused_attempts: Default::default(),
             refreshes: Default::default(),
             revocations: Default::default(),
-            silent_endpoints,
+            silent_endpoints: refreshes.silent_endpoints(),
+            unwritable_journals: refreshes.unwritable_journals(),
             events_written: AtomicU64::default(),
             events_dropped: AtomicU64::default(),
         }

@@ -9,7 +9,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jackfield_domain::{Error, Result};
 use jackfield_vault::DataKey;
@@ -25,6 +27,10 @@ pub(crate) struct Journal {
     purpose: &'static str,
     /// The ids of entries that a task of this process has in hand.
     held: Mutex<HashSet<Uuid>>,
+    /// True from a write that failed until one that succeeds.
+    is_unwritable: AtomicBool,
+    /// The number of journals that cannot be written.
+    unwritable: Arc<AtomicU64>,
 }
 
 /// An entry in hand: until it is dropped, the entry is not among those that are listed.
@@ -33,6 +39,10 @@ pub(crate) struct Held<'a> {
     id: Uuid,
 }
 
+/// The bytes that an attempt to write has: those of a large entry.
+const ROOM: usize = 16 * 1024;
+/// The wait before a journal is tried again that cannot be written.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The ending of the names of whole files.
 const WHOLE: &str = "sealed";
 /// The ending while a file is being written.
@@ -44,12 +54,10 @@ const LEFT: &str = "left";
 
 impl Journal {
     /// Opens the journal, and makes its directory if there is none.
-    pub(crate) fn open(directory: &Path, purpose: &'static str) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, purpose: &'static str, unwritable: Arc<AtomicU64>) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         // It must be possible to write to it, and better to know now.
-        let probe = directory.join(format!("{}.probe", Uuid::now_v7()));
-        File::create(&probe)?;
-        fs::remove_file(&probe)?;
+        try_to_write(directory)?;
         for id in list(directory, &[UNFINISHED])? {
             match fs::rename(path(directory, id, UNFINISHED), path(directory, id, LEFT)) {
                 // A process that ends has finished it meanwhile.
@@ -57,7 +65,41 @@ impl Journal {
                 renamed => renamed?,
             }
         }
-        Ok(Journal { directory: directory.to_owned(), purpose, held: Mutex::default() })
+        let (held, is_unwritable) = Default::default();
+        Ok(Journal { directory: directory.to_owned(), purpose, held, is_unwritable, unwritable })
+    }
+
+    /// Makes sure that an entry can be written. Without it, no token is asked for that can be had once.
+    ///
+    /// # Errors
+    /// None can be. The log has the reason.
+    pub(crate) async fn writable(&self) -> Result<()> {
+        let directory = self.directory.clone();
+        let tried = tokio::task::spawn_blocking(move || try_to_write(&directory)).await.map_err(Error::internal)?;
+        self.note(tried.as_ref().map(|_| ()));
+        tried.map_err(|_| Error::JournalUnwritable { retry_after: RETRY_AFTER })
+    }
+
+    /// Returns whether an entry could be written the last time.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.is_unwritable.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether it can be written, and logs it if that changes.
+    fn note(&self, written: Result<(), &io::Error>) {
+        let (directory, journal) = (self.directory.display(), self.purpose);
+        match (self.is_unwritable.swap(written.is_err(), Ordering::Relaxed), written) {
+            (false, Err(error)) => {
+                self.unwritable.fetch_add(1, Ordering::Relaxed);
+                let error = error as &dyn std::error::Error;
+                tracing::error!(error, %directory, journal, "a journal (refresh.journal) cannot be written, and no tokens are asked for until it can");
+            }
+            (true, Ok(())) => {
+                self.unwritable.fetch_sub(1, Ordering::Relaxed);
+                tracing::info!(%directory, journal, "a journal (refresh.journal) can be written again");
+            }
+            (false, Ok(())) | (true, Err(_)) => {}
+        }
     }
 
     /// Writes an entry, and returns when it is on the disk.
@@ -66,7 +108,9 @@ impl Journal {
         let sealed = key.seal_token(&[self.purpose.as_bytes(), id.as_bytes()], &bytes)?;
         let directory = self.directory.clone();
         let written = tokio::task::spawn_blocking(move || write(&directory, id, sealed.as_bytes())).await;
-        written.map_err(Error::internal)?.map_err(Error::internal)
+        let written = written.map_err(Error::internal)?;
+        self.note(written.as_ref().map(|_| ()));
+        written.map_err(Error::internal)
     }
 
     /// Takes an entry in hand, which may not be there yet.
@@ -151,6 +195,14 @@ fn path(directory: &Path, id: Uuid, ending: &str) -> PathBuf {
     directory.join(format!("{id}.{ending}"))
 }
 
+/// Writes a file of the size of an entry, and removes it.
+fn try_to_write(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!("{}.probe", Uuid::now_v7()));
+    let written = File::options().write(true).create_new(true).mode(0o600).open(&path)?.write_all(&[0; ROOM]);
+    let removed = fs::remove_file(&path);
+    written.and(removed)
+}
+
 /// Writes a file as a whole or not at all.
 fn write(directory: &Path, id: Uuid, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path(directory, id, UNFINISHED);
@@ -175,4 +227,35 @@ fn list(directory: &Path, endings: &[&str]) -> io::Result<Vec<Uuid>> {
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory whose place a file has taken, which nobody can write to whatever rights they have.
+    #[tokio::test]
+    async fn a_journal_that_cannot_be_written_is_noted_until_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside) = (directory.path().join("journal"), directory.path().join("aside"));
+        let unwritable = Arc::<AtomicU64>::default();
+        let journal = Journal::open(&path, "refreshes", Arc::clone(&unwritable)).unwrap();
+        let count = || unwritable.load(Ordering::Relaxed);
+        journal.writable().await.unwrap();
+        assert!(journal.is_writable() && count() == 0);
+        fs::rename(&path, &aside).unwrap();
+        fs::write(&path, "").unwrap();
+        for _ in 0..2 {
+            let refused = journal.writable().await.unwrap_err();
+            assert!(matches!(refused, Error::JournalUnwritable { .. }), "{refused:?}");
+            assert!(!journal.is_writable() && count() == 1);
+        }
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        journal.writable().await.unwrap();
+        assert!(journal.is_writable() && count() == 0);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "nothing is left of the attempts");
+        fs::write(directory.path().join("file"), "").unwrap();
+        assert!(Journal::open(&directory.path().join("file/journal"), "refreshes", unwritable).is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! Background work of the services: the secrets of expired authorisations are destroyed, expired answers, sessions, authorisations, events
-//! and counts of attempts are deleted, events of connectors are written, providers are polled for device authorisations, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
-//! cannot be written is tried again.
+//! and counts of attempts are deleted, events of connectors are written, providers are polled for device authorisations, refreshes whose
+//! process has ended are settled, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and
+//! a database or a journal that cannot be written is tried again.
 
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a write is tried after one has failed.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The interval of the search for refreshes whose process has ended.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The interval at which idle connections to other systems are closed if their time is over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,6 +38,15 @@ impl Services {
         self.shared.tasks.spawn(async move { services.write_events().await });
         let services = self.clone();
         self.shared.tasks.spawn(async move { services.refresh_due().await });
+        let services = self.clone();
+        self.shared.tasks.spawn(async move {
+            while services.shared.stop.run_until_cancelled(tokio::time::sleep(SETTLE_INTERVAL)).await.is_some() {
+                if let Err(error) = services.refreshes_settle().await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "refreshes whose server has ended could not be settled");
+                }
+            }
+        });
         let services = self.clone();
         self.shared.tasks.spawn(async move { services.authorizations_poll().await });
         let services = self.clone();
@@ -94,6 +107,7 @@ impl Services {
     async fn maintain(&self) {
         self.shared.tokens.sweep(self.now());
         self.shared.outbound.sweep_connectors();
+        self.shared.refreshes.try_journals().await;
         let steps = [
             ("re-wraps", self.rewrap_take_over().await),
             ("refreshed tokens of the journal", self.refreshes_recover().await),

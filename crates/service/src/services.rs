@@ -128,7 +128,7 @@ impl Services {
         let vault = Arc::new(vault);
         let data_keys = Arc::new(DataKeys::new(store.clone(), Arc::clone(&vault), Arc::clone(&clock)));
         let secrets = Arc::new(Secrets::new(store.clone(), Arc::clone(&data_keys)));
-        let gauge_sources = Arc::new(GaugeSources::new(store.clone(), refreshes.silent_endpoints()));
+        let gauge_sources = Arc::new(GaugeSources::new(store.clone(), &refreshes));
         let max_staleness = token_cache.max_staleness;
         let issuers = Issuers::new(outbound.max_clients);
         let outbound = Outbound::new(outbound, max_staleness, store.clone(), Arc::clone(&secrets), Arc::clone(&clock));

@@ -61,7 +61,7 @@ pub enum OpenError {
     KeyringWrong { id: String },
     #[error("the first data key or tenant could not be made: {0}")]
     Bootstrap(#[source] Error),
-    #[error("the journal of refreshes cannot be opened in {directory}: {source}")]
+    #[error("refresh.journal: received tokens cannot be kept in the directory {directory}: {source}")]
     Journal { directory: String, source: std::io::Error },
 }
 
@@ -165,8 +165,10 @@ impl Services {
 }
 
 fn open_journal(settings: RefreshSettings) -> Result<Refreshes, OpenError> {
-    let directory = settings.journal.display().to_string();
-    Refreshes::open(settings).map_err(|source| OpenError::Journal { directory, source })
+    Refreshes::open(settings).map_err(|(directory, source)| {
+        let directory = directory.display().to_string();
+        OpenError::Journal { directory, source }
+    })
 }
 
 /// Checks the database before anything in it is changed, and brings its schema up to date.

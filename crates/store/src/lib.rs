@@ -44,7 +44,7 @@ pub use record::data_key::DataKeyRow;
 pub use record::device_poll::{DueAuthorization, PollLease};
 pub use record::idempotency::{IdempotencyClaim, IdempotencyKey};
 pub use record::login_attempt::AttemptKey;
-pub use record::refresh::{DueCredential, RefreshLease};
+pub use record::refresh::{DueCredential, LeftAttempt, RefreshLease};
 pub use record::secret::SecretRow;
 pub use resource::cascade::CascadeIds;
 pub use resource::issuable::IssuableCredential;

@@ -216,6 +216,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         next_refresh_time: None,
         refresh_token_kept_count: 0,
         refresh_token_kept_time: None,
+        rejections: Vec::new(),
         default_configuration: configuration,
         meta: meta(i),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_domain::attempts::AttemptLimit;
 use jackfield_domain::credential_source::SourceFault;
-use jackfield_domain::error::{Precondition, Taken, Use, ViolationKind};
+use jackfield_domain::error::{Precondition, RefreshDelay, Taken, Use, ViolationKind};
 use jackfield_domain::{Error, Resource, Violation};
 
 use super::{PACKAGE, POOL, method_comment, methods};
@@ -45,7 +45,8 @@ fn errors() -> Vec<Error> {
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
-            | Error::RefreshInProgress { .. }
+            | Error::RefreshDelayed { .. }
+            | Error::JournalUnwritable { .. }
             | Error::SourceFailed { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
@@ -70,7 +71,7 @@ fn errors() -> Vec<Error> {
         Error::StoreUnavailable { retry_after, source: "away".into() },
         Error::OutcomeUnknown { retry_after: Some(retry_after), source: "away".into() },
         Error::UpstreamUnavailable { connector: id.clone(), retry_after },
-        Error::RefreshInProgress { retry_after },
+        Error::JournalUnwritable { retry_after },
         Error::ServerUnavailable { retry_after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource, id: id.clone() },
@@ -87,6 +88,10 @@ fn errors() -> Vec<Error> {
             message: "no".to_owned(),
         }),
     );
+    errors.extend(delays().into_iter().map(|cause| {
+        let (connector, message) = (id.clone(), "wait".to_owned());
+        Error::RefreshDelayed { cause, connector, retry_after, message }
+    }));
     errors.extend(violations().into_iter().map(Error::invalid));
     errors.push(Error::Invalid(violations()));
     errors.iter().for_each(listed);
@@ -123,6 +128,15 @@ fn preconditions() -> Vec<Precondition> {
         Precondition::ScopeMissing => None,
     };
     std::iter::successors(Some(Precondition::ApplicationDisabled), next).collect()
+}
+
+fn delays() -> Vec<RefreshDelay> {
+    let next = |delay: &RefreshDelay| match delay {
+        RefreshDelay::Provider => Some(RefreshDelay::InProgress),
+        RefreshDelay::InProgress => Some(RefreshDelay::TooSoon),
+        RefreshDelay::TooSoon => None,
+    };
+    std::iter::successors(Some(RefreshDelay::Provider), next).collect()
 }
 
 /// One violation of each kind.

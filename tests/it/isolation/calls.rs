@@ -301,7 +301,9 @@ impl Player {
             }
             "ReportTokenRejected" => {
                 let (reference, credential_version) = (pick("credential", a), 1 + (b % 2) as i64);
-                wire.call(client, method, &v1::ReportTokenRejectedRequest { reference, credential_version }).await
+                let status = [0, 401, 403][b % 3];
+                let request = v1::ReportTokenRejectedRequest { reference, credential_version, status, ..Default::default() };
+                wire.call(client, method, &request).await
             }
             "RevealCredential" => {
                 let (reference, purpose) = (pick("credential", a), "a random program".to_owned());

@@ -145,7 +145,19 @@ impl World {
         credential: &str,
         credential_version: i64,
     ) -> Result<v1::ReportTokenRejectedResponse, Status> {
-        let request = v1::ReportTokenRejectedRequest { reference: credential.to_owned(), credential_version };
+        self.report_with(credential, credential_version, 401, "").await
+    }
+
+    /// Reports that an API rejected a token, with a status and a challenge.
+    pub(crate) async fn report_with(
+        &self,
+        credential: &str,
+        credential_version: i64,
+        status: i32,
+        challenge: &str,
+    ) -> Result<v1::ReportTokenRejectedResponse, Status> {
+        let (reference, challenge) = (credential.to_owned(), challenge.to_owned());
+        let request = v1::ReportTokenRejectedRequest { reference, credential_version, status, challenge };
         self.client.credentials().report_token_rejected(request).await.map(Response::into_inner)
     }
 

@@ -1,6 +1,6 @@
 //! Explanations: why a credential has no token to issue, or will have none, and what has to be done.
 
-use super::{Credential, CredentialKind, CredentialState, FailureClass};
+use super::{Credential, CredentialKind, CredentialState, FailureClass, RefreshHold, RefreshOutlook, Remedy};
 use crate::error::Precondition;
 use crate::value::time::Timestamp;
 
@@ -10,8 +10,6 @@ pub struct ParentStates {
     pub connector_enabled: bool,
     /// `None` if the credential has no connection.
     pub connection_active: Option<bool>,
-    /// The time until which the token endpoint of the connection is not asked, because it does not answer; `None` if it is asked.
-    pub silent_until: Option<Timestamp>,
 }
 
 /// The step that keeps a credential usable, or makes it so.
@@ -19,7 +17,7 @@ pub struct ParentStates {
 pub enum NextStep {
     /// None: it is usable.
     None,
-    /// The server tries again by itself.
+    /// The server tries again by itself, or when a token is asked for.
     Wait,
     /// The user authorises again.
     Reauthorize,
@@ -40,6 +38,7 @@ pub const SUBJECT_CHANGED: &str = "SUBJECT_CHANGED";
 pub const TOKEN_TYPE_CHANGED: &str = "TOKEN_TYPE_CHANGED";
 
 const UPSTREAM_UNAVAILABLE: &str = "UPSTREAM_UNAVAILABLE";
+const SERVER_UNAVAILABLE: &str = "SERVER_UNAVAILABLE";
 
 /// An explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +58,19 @@ pub fn tokens_refused(reason: &str) -> Option<&'static str> {
     }
 }
 
+/// What keeps a token from being replaced.
+struct Held {
+    /// The reason of the error for a caller who needs a new token; `None` if the provider is asked.
+    obstacle: Option<&'static str>,
+    next_step: NextStep,
+    text: String,
+}
+
 // === impl Credential ===
 
 impl Credential {
-    /// Explains whether a token is issued at a time, and what has to be done.
-    pub fn explain(&self, parents: ParentStates, now: Timestamp) -> Explanation {
+    /// Explains whether a token is issued at a time, what the server does about it next, and what has to be done.
+    pub fn explain(&self, parents: ParentStates, outlook: &RefreshOutlook, now: Timestamp) -> Explanation {
         let refused = |reason: Precondition, step, text: &str| Explanation {
             obstacle: Some(reason.as_str()),
             next_step: step,
@@ -89,10 +96,9 @@ impl Credential {
             _ => {}
         }
         let is_good = self.has_token() && self.expire_time.is_none_or(|expiry| expiry > now);
-        let failure = self.explain_failure(now).or_else(|| self.explain_silence(parents));
-        match (is_good, failure) {
-            (false, Some((obstacle, next_step, text))) => Explanation { obstacle: Some(obstacle), next_step, text },
-            (true, Some((_, next_step, text))) => Explanation {
+        match (is_good, outlook.hold.as_ref().map(|hold| self.held(hold, outlook.next))) {
+            (false, Some(Held { obstacle, next_step, text })) => Explanation { obstacle, next_step, text },
+            (true, Some(Held { obstacle: _, next_step, text })) => Explanation {
                 obstacle: None,
                 next_step,
                 text: format!("a token is issued until it expires, but it cannot be refreshed: {text}"),
@@ -104,19 +110,24 @@ impl Credential {
                 };
                 refused(Precondition::ReauthRequired, self.renewal(), text)
             }
-            (false, None) => Explanation {
-                obstacle: None,
-                next_step: NextStep::None,
-                text: "the token is replaced when it is asked for".to_owned(),
-            },
-            (true, None) => self.explain_issued(),
+            (false, None) => {
+                let text = match outlook {
+                    RefreshOutlook { is_under_way: true, .. } => UNDER_WAY.to_owned(),
+                    RefreshOutlook { next: Some(next), .. } => {
+                        format!("the token is replaced when it is asked for, and at {next} at the latest")
+                    }
+                    _ => "the token is replaced when it is asked for".to_owned(),
+                };
+                Explanation { obstacle: None, next_step: NextStep::None, text }
+            }
+            (true, None) => self.explain_issued(outlook),
         }
     }
 
-    /// Explains a token that is issued: until when, and what it lacks.
-    fn explain_issued(&self) -> Explanation {
+    /// Explains a token that is issued: until when, when it is replaced, and what it lacks.
+    fn explain_issued(&self, outlook: &RefreshOutlook) -> Explanation {
         let mut parts = Vec::new();
-        let next_step = match self.expire_time.filter(|_| !self.refreshes()) {
+        let mut next_step = match self.expire_time.filter(|_| !self.refreshes()) {
             Some(expiry) => {
                 parts.push(format!(
                     "a token is issued until {expiry}, and there is no refresh token and connection to replace it"
@@ -128,9 +139,23 @@ impl Credential {
                 NextStep::None
             }
         };
+        match outlook {
+            RefreshOutlook { is_under_way: true, .. } => parts.push(UNDER_WAY.to_owned()),
+            RefreshOutlook { next: Some(next), .. } => parts.push(format!("it is refreshed at {next}")),
+            _ if self.refreshes() => parts.push("it is refreshed when it is asked for shortly before it expires".to_owned()),
+            _ => {}
+        }
         let missing = self.missing_scopes();
         if !missing.is_empty() {
             parts.push(format!("it lacks scopes that the user was asked for: {}", missing.join(" ")));
+        }
+        if let Some(rejection) = self.rejection() {
+            let scopes = rejection.scopes.join(" ");
+            let demand = if scopes.is_empty() { scopes } else { format!(" and demands the scopes {scopes}") };
+            parts.push(format!("an API rejected this token ({rejection}){demand}"));
+            if rejection.remedy() != Remedy::Replacement || !self.refreshes() {
+                next_step = self.renewal();
+            }
         }
         parts.extend(self.authorization_expire_time.map(|end| format!("the provider ends the authorisation at {end}")));
         Explanation { obstacle: None, next_step, text: parts.join("; ") }
@@ -141,43 +166,74 @@ impl Credential {
         if self.can_be_authorized() { NextStep::Reauthorize } else { NextStep::StoreMaterial }
     }
 
-    /// Explains that no refresh is attempted, because the token endpoint does not answer.
-    fn explain_silence(&self, parents: ParentStates) -> Option<(&'static str, NextStep, String)> {
-        let until = parents.silent_until.filter(|_| self.refreshes())?;
-        let text = format!(
-            "the token endpoint did not answer several requests in a row, or failed (CIRCUIT_OPEN): it is not asked before {until}, \
-             but by one refresh at a time"
-        );
-        Some((UPSTREAM_UNAVAILABLE, NextStep::Wait, text))
-    }
-
-    /// Explains the last failure of a refresh, as long as no other attempt is due.
-    fn explain_failure(&self, now: Timestamp) -> Option<(&'static str, NextStep, String)> {
-        let reason = &self.failure_reason;
-        let is_due = self.next_refresh_time.is_none_or(|time| time <= now);
-        Some(match self.failure_class? {
-            FailureClass::Permanent => {
-                let text = match tokens_refused(reason) {
-                    Some(tokens) => format!("the provider answered a refresh with {tokens} ({reason})"),
-                    None => format!("the provider refused the refresh token ({reason})"),
+    /// Explains what holds refreshes back, and what the server does next.
+    fn held(&self, hold: &RefreshHold, next: Option<Timestamp>) -> Held {
+        let waits = |obstacle, text| Held { obstacle: Some(obstacle), next_step: NextStep::Wait, text };
+        let again = |until: &Timestamp| match next {
+            Some(next) => format!("it is asked again at {next}"),
+            None => format!("it is asked again when a token is asked for, from {until} on"),
+        };
+        match hold {
+            RefreshHold::Final { class, reason } => {
+                let text = match (class, tokens_refused(reason)) {
+                    (FailureClass::Indeterminate, _) => {
+                        format!("the response to a refresh was lost ({reason}), so the refresh token may be spent")
+                    }
+                    (_, Some(tokens)) => format!("the provider answered a refresh with {tokens} ({reason})"),
+                    _ => format!("the provider refused the refresh token ({reason})"),
                 };
-                (Precondition::ReauthRequired.as_str(), self.renewal(), text)
+                Held { obstacle: Some(Precondition::ReauthRequired.as_str()), next_step: self.renewal(), text }
             }
-            FailureClass::Indeterminate => {
-                let text = format!("the response to a refresh was lost ({reason}), so the refresh token may be spent");
-                (Precondition::ReauthRequired.as_str(), self.renewal(), text)
+            RefreshHold::BackOff { reason, until } => {
+                waits(UPSTREAM_UNAVAILABLE, format!("the provider could not be asked ({reason}); {}", again(until)))
             }
-            FailureClass::Connection => {
+            RefreshHold::Repeat { reason, until, accepted_until } => {
+                let again = again(until);
                 let text = format!(
-                    "the connection cannot be used for refreshes ({reason}); once it is corrected, the next call refreshes"
+                    "the response to a refresh was lost ({reason}), and the provider accepts the refresh token again until \
+                     {accepted_until}; {again}"
                 );
-                (Precondition::ConnectionRefused.as_str(), NextStep::CorrectConnection, text)
+                waits(UPSTREAM_UNAVAILABLE, text)
             }
-            FailureClass::Transient if is_due => return None,
-            FailureClass::Transient => {
-                let text = format!("the provider could not be asked ({reason}), and is asked again later");
-                (UPSTREAM_UNAVAILABLE, NextStep::Wait, text)
+            RefreshHold::Refused { obstacle, reason, until } => {
+                let again = until.as_ref().map(again);
+                let again = again.unwrap_or_else(|| match next {
+                    Some(next) => format!("it is tried again at {next}"),
+                    None => "it is tried again when a token is asked for".to_owned(),
+                });
+                let text = format!(
+                    "the connection cannot be used for refreshes ({reason}); {again}; once the connection is corrected, the next call \
+                     refreshes"
+                );
+                Held { obstacle: *obstacle, next_step: NextStep::CorrectConnection, text }
             }
-        })
+            RefreshHold::Incomplete { obstacle, message } => {
+                let text = format!("the connection cannot be used for refreshes ({obstacle}): {message}");
+                Held { obstacle: Some(*obstacle), next_step: NextStep::CorrectConnection, text }
+            }
+            RefreshHold::Silent { until } => {
+                let text = format!(
+                    "the token endpoint did not answer several requests in a row, or failed (CIRCUIT_OPEN): it is not asked \
+                     before {until}, but by one refresh at a time; {}",
+                    again(until)
+                );
+                waits(UPSTREAM_UNAVAILABLE, text)
+            }
+            RefreshHold::Paused { until } => {
+                let text = format!(
+                    "the provider asked for a pause (PROVIDER_PAUSE): no refresh of the connection is sent before {until}; {}",
+                    again(until)
+                );
+                waits(UPSTREAM_UNAVAILABLE, text)
+            }
+            RefreshHold::Journal => {
+                let text = "this server cannot write its journal of received tokens (JOURNAL_UNWRITABLE), without which no provider is \
+                     asked; its operator has to see to refresh.journal";
+                waits(SERVER_UNAVAILABLE, text.to_owned())
+            }
+        }
     }
 }
+
+const UNDER_WAY: &str =
+    "a refresh is under way, or the server that sent it has ended, which is found out within a minute";

@@ -3,8 +3,10 @@
 mod explain;
 mod list;
 mod material;
+mod outlook;
 mod patch;
 mod refresh;
+mod rejection;
 mod revocation;
 mod state;
 
@@ -27,10 +29,12 @@ pub use material::{
     ALTERNATE_COLUMN, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material,
     MaterialPatch, OAuth2Material, TokensPatch, check_custom_fields, custom_fields_after,
 };
+pub use outlook::{RefreshHold, RefreshOutlook};
 pub use patch::{CredentialDraft, CredentialParents, CredentialPatch};
 pub use refresh::{
     LEAST_VALIDITY, RefreshAttempt, RefreshEnd, RefreshOutcome, backoff as refresh_backoff, refresh_time,
 };
+pub use rejection::{ApiAnswer, ChallengeError, Remedy, TokenRejection};
 pub use revocation::{RevocationOutcome, RevokedTokenKind, TokenRevocation};
 pub use state::{CredentialKind, CredentialState, FailureClass};
 
@@ -98,6 +102,9 @@ pub struct Credential {
     /// The time of the first of these responses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refresh_token_kept_time: Option<Timestamp>,
+    /// The rejections of its tokens that callers reported, the newest first. New material from outside ends them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rejections: Vec<TokenRejection>,
     pub default_configuration: ConfigurationId,
     pub meta: Meta,
 }

@@ -52,6 +52,7 @@ impl Credential {
         self.authorization_expire_time = None;
         self.refreshable = false;
         self.forget_kept();
+        self.rejections.clear();
         self.forget_failures();
         self.meta = self.meta.changed(now);
     }

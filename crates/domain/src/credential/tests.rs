@@ -9,7 +9,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
 }
 
 /// A credential that has an access token.
-fn credential(requested: &[&str], granted: &[&str]) -> Credential {
+pub(super) fn credential(requested: &[&str], granted: &[&str]) -> Credential {
     let id = |number| Uuid::from_u128(number);
     let meta = Meta::new(Timestamp(1));
     serde_json::from_value(json!({
@@ -78,9 +78,16 @@ fn a_refresh_token_stays_if_responses_of_a_day_show_it() {
     }
 }
 
+const PARENTS: ParentStates = ParentStates { connector_enabled: true, connection_active: Some(true) };
+
 fn explained(credential: &Credential, now: i64) -> Explanation {
-    let parents = ParentStates { connector_enabled: true, connection_active: Some(true), silent_until: None };
-    credential.explain(parents, Timestamp(now))
+    credential.explain(PARENTS, &RefreshOutlook::default(), Timestamp(now))
+}
+
+/// The explanation of a credential whose refreshes are held back.
+fn held(credential: &Credential, hold: RefreshHold, next: Option<i64>, now: i64) -> Explanation {
+    let outlook = RefreshOutlook { hold: Some(hold), next: next.map(Timestamp), is_under_way: false };
+    credential.explain(PARENTS, &outlook, Timestamp(now))
 }
 
 #[test]
@@ -111,21 +118,84 @@ fn one_that_no_user_can_authorize_needs_new_material() {
     assert_eq!([1, 10].map(|now| explained(&dead, now).next_step), [NextStep::StoreMaterial; 2]);
 }
 
+/// A credential whose token expires after 10 µs, and can be refreshed.
+fn refreshed() -> Credential {
+    Credential { refreshable: true, expire_time: Some(Timestamp(10)), ..credential(&[], &[]) }
+}
+
 #[test]
-fn an_endpoint_that_does_not_answer_is_waited_for() {
+fn a_provider_that_is_not_asked_is_waited_for() {
     let until = Timestamp(20_000_000);
-    let parents = ParentStates { connector_enabled: true, connection_active: Some(true), silent_until: Some(until) };
-    let good = Credential { refreshable: true, expire_time: Some(Timestamp(10)), ..credential(&[], &[]) };
-    let said = [1, 10].map(|now| good.explain(parents, Timestamp(now)));
-    assert_eq!(said.each_ref().map(|said| said.obstacle), [None, Some("UPSTREAM_UNAVAILABLE")]);
-    for said in &said {
-        assert_eq!(said.next_step, NextStep::Wait);
-        assert!(said.text.contains("CIRCUIT_OPEN") && said.text.contains(&until.to_string()), "{}", said.text);
+    for (hold, name) in [
+        (RefreshHold::Silent { until }, "CIRCUIT_OPEN"),
+        (RefreshHold::Paused { until }, "PROVIDER_PAUSE"),
+        (RefreshHold::BackOff { reason: "READ_TIMEOUT".to_owned(), until }, "READ_TIMEOUT"),
+        (
+            RefreshHold::Repeat { reason: "READ_TIMEOUT".to_owned(), until, accepted_until: Timestamp(21_000_000) },
+            "accepts the refresh token again until 1970-01-01T00:00:21",
+        ),
+    ] {
+        let said = [1, 10].map(|now| held(&refreshed(), hold.clone(), None, now));
+        assert_eq!(said.each_ref().map(|said| said.obstacle), [None, Some("UPSTREAM_UNAVAILABLE")]);
+        for said in &said {
+            assert_eq!(said.next_step, NextStep::Wait);
+            assert!(said.text.contains(name) && said.text.contains(&until.to_string()), "{}", said.text);
+            assert!(said.text.ends_with("from 1970-01-01T00:00:20Z on"), "{}", said.text);
+        }
+        let by_itself = held(&refreshed(), hold, Some(30_000_000), 1).text;
+        assert!(by_itself.ends_with("it is asked again at 1970-01-01T00:00:30Z"), "{by_itself}");
     }
-    let lasting = credential(&[], &[]);
-    assert_eq!(lasting.explain(parents, Timestamp(1)).next_step, NextStep::None, "it is not refreshed");
-    let lost = Credential { failure_class: Some(FailureClass::Indeterminate), ..good };
-    assert_eq!(lost.explain(parents, Timestamp(1)).next_step, NextStep::Reauthorize);
+    let lost = RefreshHold::Final { class: FailureClass::Indeterminate, reason: "PROCESS_ENDED".to_owned() };
+    let said = held(&refreshed(), lost, None, 10);
+    assert_eq!((said.obstacle, said.next_step), (Some("REAUTH_REQUIRED"), NextStep::Reauthorize));
+    let journal = held(&refreshed(), RefreshHold::Journal, None, 10);
+    assert_eq!((journal.obstacle, journal.next_step), (Some("SERVER_UNAVAILABLE"), NextStep::Wait));
+    assert!(journal.text.contains("refresh.journal"), "{}", journal.text);
+}
+
+#[test]
+fn a_connection_that_cannot_be_used_is_corrected() {
+    let refused = |obstacle, until: Option<i64>| RefreshHold::Refused {
+        obstacle,
+        reason: "invalid_client".to_owned(),
+        until: until.map(Timestamp),
+    };
+    let known = held(&refreshed(), refused(Some("CONNECTION_REFUSED"), Some(20)), None, 10);
+    assert_eq!((known.obstacle, known.next_step), (Some("CONNECTION_REFUSED"), NextStep::CorrectConnection));
+    let over = held(&refreshed(), refused(None, None), None, 10);
+    assert_eq!((over.obstacle, over.next_step), (None, NextStep::CorrectConnection), "the provider is asked");
+    let message = "connection.token_url is required".to_owned();
+    let lacking = RefreshHold::Incomplete { obstacle: "CONNECTION_INCOMPLETE", message };
+    let said = held(&refreshed(), lacking, None, 10);
+    assert_eq!((said.obstacle, said.next_step), (Some("CONNECTION_INCOMPLETE"), NextStep::CorrectConnection));
+}
+
+#[test]
+fn the_next_refresh_is_told() {
+    let said = |outlook: &RefreshOutlook, now| refreshed().explain(PARENTS, outlook, Timestamp(now)).text;
+    let at = RefreshOutlook { next: Some(Timestamp(5_000_000)), ..RefreshOutlook::default() };
+    assert!(said(&at, 1).contains("it is refreshed at 1970-01-01T00:00:05Z"), "{}", said(&at, 1));
+    assert!(said(&at, 10).ends_with("at 1970-01-01T00:00:05Z at the latest"), "{}", said(&at, 10));
+    let none = RefreshOutlook::default();
+    assert!(said(&none, 1).contains("when it is asked for") && said(&none, 10).ends_with("when it is asked for"));
+    let going = RefreshOutlook { is_under_way: true, ..at };
+    assert!([1, 10].iter().all(|now| said(&going, *now).contains("a refresh is under way")));
+}
+
+#[test]
+fn a_rejected_token_is_said_to_be_rejected() {
+    let challenge = r#"Bearer error="insufficient_scope", scope="b c""#;
+    let answer = ApiAnswer::parse(403, challenge).expect("an answer");
+    let mut rejected = refreshed();
+    rejected.keep_rejection(TokenRejection::of(&answer, 1, false, Timestamp(1)));
+    let said = explained(&rejected, 2);
+    assert_eq!((said.obstacle, said.next_step), (None, NextStep::Reauthorize));
+    assert!(said.text.contains("(403 insufficient_scope) and demands the scopes b c"), "{}", said.text);
+    rejected.material_version += 1;
+    assert_eq!(explained(&rejected, 2).next_step, NextStep::None, "it was another token");
+    let mut key = Credential { kind: CredentialKind::ApiKey, refreshable: false, ..rejected };
+    key.keep_rejection(TokenRejection::of(&ApiAnswer::default(), 2, true, Timestamp(1)));
+    assert_eq!(explained(&key, 2).next_step, NextStep::StoreMaterial, "nothing replaces it");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::connection::{
 use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
-use crate::credential::{Credential, CredentialKind, CredentialState, FailureClass};
+use crate::credential::{ApiAnswer, Credential, CredentialKind, CredentialState, FailureClass, TokenRejection};
 use crate::key::{CertificateFacts, Key, KeyKind, KeyMaterial, NextMaterial};
 use crate::value::json::JsonObject;
 use crate::value::maps::{AuthorizationParameters, Headers, Labels, RefreshParameters, TokenParameters};
@@ -352,6 +352,7 @@ fn a_credential() {
         "next_refresh_time": null,
         "refresh_token_kept_count": 0,
         "refresh_token_kept_time": null,
+        "rejections": [],
     });
     let full = Credential {
         id: uuid(1).into(),
@@ -382,6 +383,7 @@ fn a_credential() {
         next_refresh_time: Some(Timestamp(11)),
         refresh_token_kept_count: 2,
         refresh_token_kept_time: Some(Timestamp(13)),
+        rejections: vec![TokenRejection::of(&ApiAnswer::default(), 8, true, Timestamp(13))],
         default_configuration: uuid(4).into(),
         meta: meta(),
     };
@@ -395,11 +397,7 @@ fn a_credential() {
 #[test]
 fn a_configuration() {
     let sparse = json!({
-        "id": uuid(1),
-        "credential": uuid(2),
-        "user_id": "a",
-        "connector": uuid(3),
-        "meta": meta_doc(),
+        "id": uuid(1), "credential": uuid(2), "user_id": "a", "connector": uuid(3), "meta": meta_doc(),
     });
     let defaults = json!({
         "external_id": null,

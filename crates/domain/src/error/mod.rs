@@ -96,9 +96,12 @@ pub enum Error {
     /// The system of a connector could not be asked, or its response cannot be used.
     #[error("system of a connector unavailable")]
     UpstreamUnavailable { connector: String, retry_after: Duration },
-    /// Another replica refreshes the credential for longer than a caller can wait.
-    #[error("refresh in progress")]
-    RefreshInProgress { retry_after: Duration },
+    /// A caller needs a token that only a refresh gives, and has to come again for it. The message says why.
+    #[error("no new token yet: {}", .cause.as_str())]
+    RefreshDelayed { cause: RefreshDelay, connector: String, retry_after: Duration, message: String },
+    /// Received tokens could not be kept, so none are asked for.
+    #[error("the journal of received tokens cannot be written")]
+    JournalUnwritable { retry_after: Duration },
     /// A credential source gave no material that can be used. The message names fields, and no value that the source gave.
     #[error("credential source failed: {}", .fault.as_str())]
     SourceFailed { fault: SourceFault, id: String, message: String },
@@ -152,6 +155,17 @@ pub enum Precondition {
     ReauthRequired,
     RevealDisabled,
     ScopeMissing,
+}
+
+/// The cause for which a refresh has brought no token yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshDelay {
+    /// The provider is away, or has asked for a pause.
+    Provider,
+    /// The refresh is not finished, and goes on.
+    InProgress,
+    /// The token was replaced a moment ago, or replacing it again and again has not helped.
+    TooSoon,
 }
 
 /// The users of a resource that was to be deleted.
@@ -217,7 +231,8 @@ impl Error {
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { retry_after: Some(_), .. }
             | Error::UpstreamUnavailable { .. }
-            | Error::RefreshInProgress { .. }
+            | Error::RefreshDelayed { .. }
+            | Error::JournalUnwritable { .. }
             | Error::ServerUnavailable { .. } => true,
             Error::Invalid(_)
             | Error::NotFound { .. }
@@ -262,9 +277,9 @@ impl Error {
             Error::AttemptUnanswered { .. } | Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
             Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Error::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
-            Error::RefreshInProgress { .. } => "REFRESH_IN_PROGRESS",
+            Error::RefreshDelayed { cause, .. } => cause.as_str(),
             Error::SourceFailed { fault, .. } => fault.as_str(),
-            Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
+            Error::JournalUnwritable { .. } | Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
             Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Error::DecryptFailed { .. } => "DECRYPT_FAILED",
             Error::DataDamaged { .. } => "DATA_DAMAGED",
@@ -308,6 +323,19 @@ impl Precondition {
             Precondition::OwnTenant => "IN_USE",
             Precondition::RevealDisabled => "REVEAL_DISABLED",
             Precondition::ScopeMissing => "SCOPE_MISSING",
+        }
+    }
+}
+
+// === impl RefreshDelay ===
+
+impl RefreshDelay {
+    /// The reason on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RefreshDelay::Provider => "UPSTREAM_UNAVAILABLE",
+            RefreshDelay::InProgress => "REFRESH_IN_PROGRESS",
+            RefreshDelay::TooSoon => "REFRESH_TOO_SOON",
         }
     }
 }

@@ -82,7 +82,8 @@ impl ConnectionService for Api {
             let parsed = connection.zip(user_id).zip(min_validity.zip(scopes));
             let ((connection, user_id), (min_validity, scopes)) = violations.into_result(parsed)?;
             let named = CredentialRef::OfConnection { user_id, connection };
-            let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
+            let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice(), deadline());
+            let issued = issued.await?;
             Ok(pb::GetUserConnectionCredentialsResponse { issued: Some(issued_to_message(&issued)) })
         };
         respond(call.await)

@@ -9,7 +9,7 @@ use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::connection::MAX_PROVIDER_USER_ID;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
+    ApiAnswer, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
     FailureClass, MAX_MIN_VALIDITY_MICROS, Material,
 };
 use jackfield_domain::request::map_patch::MapPatch;
@@ -156,8 +156,8 @@ impl CredentialsService for Api {
             let min_validity = violations.check(min_validity_micros(min_validity));
             let scopes = violations.check_all(Scopes::parse_list("scopes", &scopes));
             let ((named, min_validity), scopes) = violations.into_result(named.zip(min_validity).zip(scopes))?;
-            let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
-            Ok(issued_to_message(&issued))
+            let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice(), deadline());
+            Ok(issued_to_message(&issued.await?))
         };
         respond(call.await)
     }
@@ -171,7 +171,8 @@ impl CredentialsService for Api {
             let mut violations = Violations::default();
             credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
-            let refreshed = self.services.credential_refresh(&caller, &violations.into_result(reference)?).await?;
+            let reference = violations.into_result(reference)?;
+            let refreshed = self.services.credential_refresh(&caller, &reference, deadline()).await?;
             Ok(pb::RefreshCredentialResponse { credential: Some(to_message(refreshed)) })
         };
         respond(call.await)
@@ -187,8 +188,9 @@ impl CredentialsService for Api {
             credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
             let version = violations.check(version(request.credential_version));
-            let (reference, version) = violations.into_result(reference.zip(version))?;
-            let issued = self.services.token_rejected(&caller, &reference, version).await?;
+            let answer = violations.check_all(ApiAnswer::parse(request.status, &request.challenge));
+            let ((reference, version), answer) = violations.into_result(reference.zip(version).zip(answer))?;
+            let issued = self.services.token_rejected(&caller, &reference, version, &answer, deadline()).await?;
             Ok(pb::ReportTokenRejectedResponse { issued: Some(issued_to_message(&issued)) })
         };
         respond(call.await)
@@ -420,6 +422,7 @@ pub(super) fn to_message(credential: Credential) -> pb::Credential {
         next_refresh_time,
         refresh_token_kept_count: _,
         refresh_token_kept_time: _,
+        rejections: _,
         default_configuration,
         meta,
     } = credential;

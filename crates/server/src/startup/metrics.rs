@@ -107,6 +107,12 @@ fn refreshes(meter: &Meter, gauges: &Gauges) {
         .with_description("Token endpoints that do not answer, and get one refresh at a time")
         .with_callback(move |gauge| gauge.observe(all.silent_endpoints(), &[]))
         .build();
+    let all = gauges.clone();
+    meter
+        .u64_observable_gauge("jackfield.credential.journals.unwritable")
+        .with_description("Journals of received tokens that cannot be written, so that none are asked for")
+        .with_callback(move |gauge| gauge.observe(all.unwritable_journals(), &[]))
+        .build();
 }
 
 /// The tokens that were to be revoked at their provider.

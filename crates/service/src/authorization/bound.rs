@@ -134,6 +134,7 @@ impl Services {
             if let Err(fault) = &source {
                 require_documents(&connection, fault)?;
             }
+            self.shared.refreshes.authorizations.writable().await?;
             Ok::<_, Error>((connection, client, source))
         };
         let (connection, client, source) = match prepared.await {

@@ -91,6 +91,10 @@ impl Services {
         if let Some(Err(fault)) = &source {
             require_documents(&connection, fault)?;
         }
+        // And so is the place for the tokens, of which there will be no other copy.
+        if client.is_some() {
+            self.shared.refreshes.authorizations.writable().await?;
+        }
         let services = self.clone();
         let completing = async move {
             let facts = client.as_ref().map(|client| client.facts(&connection));

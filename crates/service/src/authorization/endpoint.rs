@@ -169,9 +169,7 @@ impl Services {
         let settings = &connection.settings;
         require_active(connection)?;
         let (connector, client) = self.connection_client(tenant, connection).await?;
-        let from_connector = endpoints(&connector).and_then(|endpoints| endpoints.token_url.clone());
-        let token_url = settings.token_url.clone().or(from_connector);
-        let token_url = token_url.ok_or_else(|| incomplete(connection, "token_url", Some("token_url")))?;
+        let token_url = require_complete(connection, &connector)?;
         let of = (connection, &*connector);
         let client_authentications = self.client_authentications(tenant, of).await?;
         let authenticated = self.authenticated(tenant, of, &client, None).await?;
@@ -289,6 +287,30 @@ pub(crate) fn require_active(connection: &Connection) -> Result<()> {
         return Err(Error::precondition(reason, Resource::Connection, connection.id, message));
     }
     require_oauth(connection)
+}
+
+/// The URL of the token endpoint of a connection that has everything which a request to it needs, as far as its settings and those of its
+/// connector tell.
+pub(crate) fn require_complete(connection: &Connection, connector: &Connector) -> Result<HttpUrl> {
+    let settings = &connection.settings;
+    require_oauth(connection)?;
+    let from_connector = endpoints(connector).and_then(|endpoints| endpoints.token_url.clone());
+    let token_url = settings.token_url.clone().or(from_connector);
+    let token_url = token_url.ok_or_else(|| incomplete(connection, "token_url", Some("token_url")))?;
+    if settings.client_id.is_empty() {
+        return Err(incomplete(connection, "client_id", None));
+    }
+    match settings.client_authentication {
+        Method::ClientSecretBasic | Method::ClientSecretPost if connection.client_secrets.is_empty() => {
+            Err(incomplete(connection, "client_secrets", None))
+        }
+        Method::ClientSecretBasic
+        | Method::ClientSecretPost
+        | Method::None
+        | Method::PrivateKeyJwt
+        | Method::TlsClientAuth
+        | Method::SelfSignedTlsClientAuth => Ok(token_url),
+    }
 }
 
 /// Refuses a connection that speaks another protocol than OAuth.

@@ -51,7 +51,7 @@ pub use bound::Redeeming;
 pub use callback::ReturnedAuthorization;
 pub(crate) use changed::ChangedAuthorizations;
 pub use connect::ConnectedAuthorization;
-pub(crate) use endpoint::{RevocationClient, TokenClient};
+pub(crate) use endpoint::{RevocationClient, TokenClient, require_complete};
 pub(crate) use poll::DevicePolls;
 pub(crate) use redemptions::Redemptions;
 

@@ -196,6 +196,11 @@ impl Services {
                 return self.poll_end(tenant, poll, outcome).await;
             }
         };
+        // The answer may have the tokens, of which there would be no other copy.
+        if let Err(error) = self.shared.refreshes.authorizations.writable().await {
+            log(session.id, &error);
+            return self.poll_end(tenant, poll, Outcome::Unsent(None)).await;
+        }
         let received = self.poll_send(of, poll).await;
         let tokens = received
             .and_then(|(response, asked)| tokens_of(Ok(response), &session.scopes, asked).map_err(Outcome::End));

@@ -186,6 +186,7 @@ impl Services {
             next_refresh_time: None,
             refresh_token_kept_count: 0,
             refresh_token_kept_time: None,
+            rejections: Vec::new(),
             default_configuration: ConfigurationId::generate(),
             meta: Meta::new(now),
         };

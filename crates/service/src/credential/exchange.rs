@@ -6,15 +6,15 @@ use std::time::Duration;
 use jackfield_domain::TenantId;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::request::reference::Ref;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::deadline::answer_by;
 use crate::change::RequestOptions;
+use crate::refresh::Patience;
 use crate::services::Services;
 
 /// The longest time that a caller waits for the exchange. It goes on after that.
 const MOST_WAIT: Duration = Duration::from_secs(10);
-/// The most that is left of the time of a caller for the answer.
-const MOST_MARGIN: Duration = Duration::from_secs(1);
 
 // === impl Services ===
 
@@ -31,15 +31,11 @@ impl Services {
         if request.validate_only || !stored.awaits_exchange() {
             return None;
         }
+        let most = Instant::now() + MOST_WAIT;
+        let patience = Patience::until(Some(answer_by(deadline).map_or(most, |answer| answer.min(most))));
         // The credential is stored, whatever becomes of this.
-        let _ = timeout(wait(deadline), self.refreshed(tenant, stored.id, stored.material_version)).await;
+        let _ = self.refreshed(tenant, stored.id, stored.material_version, patience).await;
         let found = self.find::<Credential>(tenant, &Ref::Id(stored.id.0)).await.ok();
         found.filter(|found| found.meta.create_time == stored.meta.create_time)
     }
-}
-
-/// The time for which a caller can wait who stops waiting at a deadline.
-fn wait(deadline: Option<Instant>) -> Duration {
-    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-    left.saturating_sub((left / 4).min(MOST_MARGIN)).min(MOST_WAIT)
 }

@@ -1,9 +1,11 @@
-//! ExplainCredential: why there is no token, and what has to be done. No material is opened for it.
+//! ExplainCredential: why there is no token, what happens next, and what has to be done. No material is opened for it.
 
-use jackfield_domain::credential::{Credential, CredentialRef, Explanation, ParentStates, RefreshAttempt};
+use jackfield_domain::credential::{
+    Credential, CredentialRef, Explanation, ParentStates, RefreshAttempt, RefreshOutlook,
+};
 use jackfield_domain::principal::right::CredentialsRead;
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::{Error, Resource, Result};
+use jackfield_domain::{Error, Resource, Result, Timestamp};
 use jackfield_store::IssuableCredential;
 
 use crate::caller::Caller;
@@ -14,6 +16,8 @@ use crate::services::Services;
 pub struct ExplainedCredential {
     pub credential: Credential,
     pub explanation: Explanation,
+    /// The time at which the server makes the next attempt to refresh it by itself; `None` if it makes none.
+    pub next_attempt: Option<Timestamp>,
     /// The last attempts to refresh it, the newest first.
     pub attempts: Vec<RefreshAttempt>,
 }
@@ -35,9 +39,16 @@ impl Services {
         let parents = ParentStates {
             connector_enabled: connector_enabled == Some(true),
             connection_active: credential.connection.map(|_| connection_active == Some(true)),
-            silent_until: credential.connection.and_then(|connection| self.refresh_held_back(tenant, connection)),
         };
-        let explanation = credential.explain(parents, self.now());
-        Ok(ExplainedCredential { credential: self.settled(credential), explanation, attempts })
+        let outlook = match parents {
+            ParentStates { connector_enabled: true, connection_active: None | Some(true) } => {
+                self.refresh_outlook(tenant, &credential, &attempts).await?
+            }
+            // Nothing is refreshed.
+            ParentStates { .. } => RefreshOutlook::default(),
+        };
+        let explanation = credential.explain(parents, &outlook, self.now());
+        let next_attempt = outlook.next;
+        Ok(ExplainedCredential { credential: self.settled(credential), explanation, next_attempt, attempts })
     }
 }

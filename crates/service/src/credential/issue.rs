@@ -15,11 +15,14 @@ use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::CredentialsIssue;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::IssuableCredential;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::deadline::answer_by;
 use crate::cache::freshness::ReadStart;
 use crate::caller::Caller;
 use crate::change::missing;
+use crate::refresh::{Patience, RefreshError};
 use crate::services::Services;
 use crate::user_connector::pair;
 
@@ -33,6 +36,9 @@ struct OpenedCredential {
 
 /// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
+/// The longest time from the beginning of a refresh for which callers wait who can do without it: those whose token is good for as long as
+/// they need it, although not for long. Most refreshes take less, and whoever asks later does not wait at all.
+const MOMENT: Duration = Duration::from_secs(1);
 /// The validity that a token must have left to be issued without a refresh before, in microseconds.
 const LEAST_VALIDITY_MICROS: i64 = LEAST_VALIDITY.as_micros() as i64;
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -40,13 +46,15 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 // === impl Services ===
 
 impl Services {
-    /// Hands out a usable token.
+    /// Hands out a usable token. One that is good for as long as the caller needs it is never held back for a refresh; one that is not is an
+    /// error, however long it is good.
     pub async fn access_token_issue(
         &self,
         caller: &Caller<CredentialsIssue>,
         reference: &CredentialRef,
         min_validity_micros: i64,
         scopes: &[String],
+        deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
         let tenant = caller.tenant();
         if let Some(issued) = self.shared.tokens.get(tenant, reference, self.now())
@@ -56,7 +64,7 @@ impl Services {
             return Ok(issued);
         }
         // On the heap, because most calls do without: it would make the future of every call many times as large.
-        Box::pin(self.access_token_open(tenant, reference, min_validity_micros, scopes)).await
+        Box::pin(self.access_token_open(tenant, reference, min_validity_micros, scopes, deadline)).await
     }
 
     /// Reads and opens a usable token.
@@ -66,6 +74,7 @@ impl Services {
         reference: &CredentialRef,
         min_validity_micros: i64,
         scopes: &[String],
+        deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
         let OpenedCredential { credential, material, start } = self.credential_opened(tenant, reference).await?;
         // Those of a refresh token alone are known when it was exchanged.
@@ -73,7 +82,7 @@ impl Services {
             check_scopes(credential.id, &credential.scopes, scopes)?;
         }
         if self.is_to_be_refreshed(&credential, min_validity_micros) {
-            match self.refreshed(tenant, credential.id, credential.material_version).await {
+            match self.refreshed_for(tenant, &credential, min_validity_micros, answer_by(deadline)).await {
                 Ok(issued) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
                     check_lifetime(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
@@ -81,7 +90,7 @@ impl Services {
                 }
                 // A failed refresh does not make a token worse that is still good.
                 Err(_) if is_good(&credential, self.now().plus_micros(min_validity_micros)) => {}
-                Err(error) => return Err(error.to_error(&credential)),
+                Err(error) => return Err(with_present(error.to_error(&credential), &credential, self.now())),
             }
         }
         let until = self.now().plus_micros(min_validity_micros);
@@ -94,6 +103,29 @@ impl Services {
         let issued = Arc::new(token_of(credential, material)?);
         self.shared.tokens.put(tenant, reference, &issued, start, rows);
         Ok(issued)
+    }
+
+    /// Waits for the refresh of a credential, but only for a moment if its token is good for as long as the caller needs it.
+    async fn refreshed_for(
+        &self,
+        tenant: TenantId,
+        credential: &Credential,
+        min_validity_micros: i64,
+        answer_by: Option<Instant>,
+    ) -> Result<Arc<IssuedToken>, Arc<RefreshError>> {
+        let (id, version) = (credential.id, credential.material_version);
+        let needed_until = self.now().plus_micros(min_validity_micros);
+        if is_good(credential, needed_until) {
+            let spare = credential.expire_time.map_or(0, |expiry| expiry.0.saturating_sub(needed_until.0));
+            // It must still be good for as long when it is issued.
+            let end = Instant::now() + Duration::from_micros(u64::try_from(spare / 2).unwrap_or_default());
+            let until = Some(answer_by.map_or(end, |answer| answer.min(end)));
+            let refreshed = self.refreshed(tenant, id, version, Patience { until, longest: Some(MOMENT) }).await;
+            if refreshed.is_ok() || is_good(credential, self.now().plus_micros(min_validity_micros)) {
+                return refreshed;
+            }
+        }
+        self.refreshed(tenant, id, version, Patience::until(answer_by)).await
     }
 
     /// Returns whether a token has to be replaced before it is issued. One that was got a short time ago and is not good for longer would
@@ -234,6 +266,22 @@ fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -
             Err(refusal(Precondition::ReauthRequired, id, message))
         }
         None => Ok(()),
+    }
+}
+
+/// Adds to the reason for which there is no new token that there is one which is not good for long enough.
+fn with_present(error: Error, credential: &Credential, now: Timestamp) -> Error {
+    let present = credential.expire_time.filter(|expiry| credential.has_token() && *expiry > now);
+    let Some(expiry) = present else { return error };
+    let with = |message: String| format!("{message}; the present token is good until {expiry}, less than min_validity");
+    match error {
+        Error::Precondition { reason, resource, id, message } => {
+            Error::Precondition { reason, resource, id, message: with(message) }
+        }
+        Error::RefreshDelayed { cause, connector, retry_after, message } => {
+            Error::RefreshDelayed { cause, connector, retry_after, message: with(message) }
+        }
+        error => error,
     }
 }
 

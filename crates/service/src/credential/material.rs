@@ -108,8 +108,9 @@ impl Services {
         material: &Material,
     ) -> Result<()> {
         credential.material_version += 1;
-        // Both are of the earlier material.
+        // They are of the earlier material.
         credential.forget_kept();
+        credential.rejections.clear();
         self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
         self.shared.secrets.put_material(txn, tenant, credential, material).await
     }

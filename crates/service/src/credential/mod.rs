@@ -2,12 +2,14 @@
 
 mod authenticate;
 mod crud;
+mod deadline;
 mod defaults;
 mod exchange;
 mod explain;
 mod issue;
 mod material;
 mod refresh;
+mod rejected;
 mod reveal;
 mod revoke;
 

@@ -34,3 +34,12 @@ impl Outbound {
         Ok(ClientVersion { connector, connection })
     }
 }
+
+#[cfg(test)]
+impl ClientVersion {
+    /// A version that differs from those of other numbers.
+    pub(crate) fn numbered(number: i64) -> Self {
+        let revision = Revision::of([(uuid::Uuid::nil(), number)]);
+        ClientVersion { connector: revision.clone(), connection: revision }
+    }
+}

@@ -8,7 +8,7 @@ use jackfield_domain::credential::{
     RefreshOutcome, refresh_backoff, tokens_refused,
 };
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
+use jackfield_domain::{CredentialId, Error, Resource, Result, TenantId, Timestamp};
 use jackfield_store::{RefreshLease, Writer};
 use jackfield_upstream::oauth::TokenFault;
 use jackfield_vault::DataKey;
@@ -18,8 +18,10 @@ use uuid::Uuid;
 use super::commit::{Ended, may_pass};
 use super::endpoint::Admission;
 use super::failure::Failure;
-use super::plan::{Plan, held_back};
+use super::hold::Hold;
+use super::plan::Plan;
 use super::received::Received;
+use super::resend::{Earlier, PROCESS_ENDED, Resend, digest_of};
 use super::{KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::lock_credential;
@@ -65,6 +67,8 @@ pub(super) struct Sending {
     is_repeat: bool,
     /// True if the refresh token is that of the alternate.
     is_alternate: bool,
+    /// The number of attempts before it that had no end.
+    left_open: usize,
 }
 
 // === impl Services ===
@@ -96,7 +100,7 @@ impl Services {
         version: i64,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
         let until = Instant::now() + self.shared.refreshes.lease();
-        let (mut asked, mut has_entered) = (Vec::new(), false);
+        let (mut asked, mut is_ready) = (Vec::new(), false);
         loop {
             let credential = self.find::<Credential>(tenant, &Ref::Id(id.0)).await?;
             if credential.material_version > version {
@@ -104,14 +108,22 @@ impl Services {
             }
             let plan = self.refresh_plan(tenant, credential).await?;
             // The lease is not held meanwhile.
-            let place = plan.budget.enter(has_entered).await;
-            has_entered = true;
+            let place = plan.budget.enter(is_ready).await;
             reached(id, Step::Planned).await;
             if self.shared.stop.is_cancelled() {
                 return Err(Error::ServerUnavailable { retry_after: STOPPING_RETRY_AFTER }.into());
             }
-            // It may have become silent while this one waited.
-            let admission = plan.endpoint.admit().map_err(held_back)?;
+            // Before the first attempt alone: one that follows it may be the last chance of a token that is spent.
+            if !is_ready {
+                self.shared.refreshes.journal.writable().await?;
+            }
+            is_ready = true;
+            // The provider may have asked for a pause, or have become silent, while this one waited.
+            if let Some(hold) = plan.budget.hold(id, &plan.version, self.now()) {
+                return Err(hold.into_error(&plan.credential));
+            }
+            let admission = plan.endpoint.admit();
+            let admission = admission.map_err(|rest| Hold::Silent(rest).into_error(&plan.credential))?;
             match self.refresh_begin(&plan, &asked).await? {
                 Begun::Sending(sending) => return self.refresh_send(&plan, *sending, admission).await,
                 Begun::Changed | Begun::Busy if Instant::now() >= until => {
@@ -174,6 +186,7 @@ impl Services {
                         limit: self.shared.refreshes.settings.timeout,
                         is_repeat: false,
                         is_alternate: false,
+                        left_open: 0,
                     };
                     self.refresh_record(txn, plan, (&system, Some(asked)), sending).await?
                 }
@@ -185,7 +198,12 @@ impl Services {
             Ok(())
         });
         match (written.await, begun) {
-            (Ok(()), begun) => Ok(begun),
+            (Ok(()), begun) => {
+                if let Begun::Sending(sending) = &begun {
+                    (0..sending.left_open).for_each(|_| self.shared.gauge_sources.refresh_ended(RefreshOutcome::Unknown));
+                }
+                Ok(begun)
+            }
             (Err(error @ Error::OutcomeUnknown { .. }), Begun::Sending(unsent)) => {
                 self.refresh_unsent(tenant, id, &unsent).await;
                 Err(error)
@@ -204,37 +222,28 @@ impl Services {
         mut sending: Sending,
     ) -> Result<Begun> {
         let (tenant, credential) = (plan.tenant, plan.credential.id);
-        let is_of_client = plan.credential.client_grant;
-        let digest = match &sending.tokens.refresh_token {
-            // Nothing that is sent could be spent.
-            _ if is_of_client => token_digest(system, tenant, &Secret::new(String::new())),
-            Some(refresh_token) => token_digest(system, tenant, refresh_token),
-            None => return Ok(Begun::Changed),
+        let Some(digest) = digest_of(system, tenant, &plan.credential, &sending.tokens) else {
+            return Ok(Begun::Changed);
         };
         let made = txn.refresh_attempts(tenant, credential, KEPT_ATTEMPTS).await?;
-        let is_unknown = |end: &RefreshEnd| end.outcome == RefreshOutcome::Unknown;
-        // One without an end may have its tokens in a journal, whatever is known of the provider.
-        let rotates = plan.credential.refresh_token_rotates();
-        let may_have_spent = |made: &&RefreshAttempt| {
-            made.token_digest == digest && made.end.as_ref().is_none_or(|end| rotates && is_unknown(end))
-        };
+        let earlier = Earlier::of(&made, digest, &plan.credential, plan.grace());
         let is_unasked = |made: &&RefreshAttempt| asked.is_some_and(|asked| !asked.contains(&made.id));
-        let mut open = made.iter().filter(may_have_spent).filter(|made| made.end.is_none());
-        if let Some(open) = open.find(is_unasked) {
+        if let Some(open) = earlier.open().find(is_unasked) {
             return Ok(Begun::Unasked(open.id));
         }
-        // A token that stays can be sent again, whatever became of it.
-        let mut lost = made.iter().filter(may_have_spent).filter(|_| rotates);
-        if let Some(last) = lost.next() {
-            let first = lost.next_back().unwrap_or(last);
-            let left = first.sent_time.plus_micros(micros(plan.grace())).0.saturating_sub(txn.time().await?.0);
-            // Half of what is left: a request that is given up may reach the provider later.
-            let limit = Duration::from_micros(u64::try_from(left / 2).unwrap_or_default());
-            if limit < LEAST_LIMIT {
-                let failure = Failure::unknown(last.end.as_ref().map_or(PROCESS_ENDED, |end| &end.reason));
-                return Ok(Begun::Lost { failure, attempt: last.id, version: sending.version });
+        let time = txn.time().await?;
+        match earlier.resend(time) {
+            Resend::Free => {}
+            Resend::Within(limit) => sending.limit = sending.limit.min(limit),
+            Resend::Lost { attempt, reason } => {
+                let (failure, version) = (Failure::unknown(&reason), sending.version);
+                return Ok(Begun::Lost { failure, attempt, version });
             }
-            sending.limit = sending.limit.min(limit);
+        }
+        // The lease is held here, so nobody else makes them. One whose process has only been slow can still store what it got.
+        for open in earlier.open() {
+            let end = RefreshEnd { time, outcome: RefreshOutcome::Unknown, reason: PROCESS_ENDED.to_owned() };
+            sending.left_open += usize::from(txn.refresh_attempt_end(tenant, open.id, &end).await?);
         }
         let attempt = RefreshAttempt {
             id: sending.id,
@@ -271,7 +280,7 @@ impl Services {
                 {
                     Ok(received) => {
                         admission.note(Some(true));
-                        plan.budget.accept();
+                        plan.budget.accept(plan.credential.id);
                         return self.refresh_received(&plan.credential, &sending, received).await;
                     }
                     // The response says that the refresh token stays, or what it would be good for.
@@ -305,9 +314,7 @@ impl Services {
         };
         // A probe that was not sent leaves its place before its end is written, which may take long.
         drop(admission);
-        if failure.refuses_client {
-            plan.budget.refuse(&plan.version, &failure.reason, failure.retry_after);
-        }
+        plan.note(&failure, self.now());
         reached(plan.credential.id, Step::Failed).await;
         match self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await? {
             true => Err(RefreshError::Failed(failure)),
@@ -320,7 +327,7 @@ impl Services {
     /// first may be over by then. Whether there is time for that attempt is decided when it begins, by the clock of the database.
     fn refresh_put_off(&self, plan: &Plan, made: &Sending, failure: Failure) -> Failure {
         let is_lost = failure.class == FailureClass::Indeterminate && !made.is_alternate;
-        let left = plan.grace().saturating_sub(made.started.elapsed());
+        let left = plan.grace().unwrap_or_default().saturating_sub(made.started.elapsed());
         let retry_after = failure.retry_after.max(plan.endpoint.rest().unwrap_or_default());
         match is_lost && retry_after + self.shared.refreshes.settings.timeout * 2 < left {
             true => Failure { class: FailureClass::Transient, retry_after, ..failure },
@@ -333,7 +340,7 @@ impl Services {
     async fn refresh_follow(&self, plan: &Plan, made: &Sending, failure: &Failure) -> Result<Option<Sending>> {
         let (tenant, id) = (plan.tenant, plan.credential.id);
         let is_lost = failure.class == FailureClass::Indeterminate;
-        let repeats = is_lost && !made.is_repeat && !made.is_alternate && !plan.grace().is_zero();
+        let repeats = is_lost && !made.is_repeat && !made.is_alternate && plan.grace().is_some();
         let is_refused = failure.outcome == RefreshOutcome::Refused && !made.is_alternate;
         let is_refused = is_refused && !planted(PlantedBug::FirstRefusalBelieved);
         if !repeats && !is_refused {
@@ -420,11 +427,6 @@ impl Sending {
     }
 }
 
-/// A keyed digest of a refresh token.
-pub(super) fn token_digest(system: &DataKey, tenant: TenantId, refresh_token: &Secret) -> [u8; 32] {
-    system.fingerprint("refresh token", &[tenant.0.as_bytes().as_slice(), refresh_token.expose().as_bytes()])
-}
-
 fn log(credential: &Credential, fault: &TokenFault, failure: &Failure) {
     tracing::warn!(
         error = fault as &dyn std::error::Error,
@@ -439,12 +441,8 @@ pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The shortest time that a request is given. With less left of the grace period, none is sent.
-const LEAST_LIMIT: Duration = Duration::from_secs(1);
 /// The wait for another replica while this one stops.
 const STOPPING_RETRY_AFTER: Duration = Duration::from_millis(500);
-/// The reason of an attempt whose process ended before it had the response.
-const PROCESS_ENDED: &str = "PROCESS_ENDED";
 /// The reason of an attempt that was not sent because it is not known whether its beginning is stored.
 const NOT_BEGUN: &str = "NOT_BEGUN";
 /// The reason of an attempt that was not sent because too much of its lease was over.

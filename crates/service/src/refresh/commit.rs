@@ -11,10 +11,11 @@ use jackfield_domain::{CredentialId, Error, Result, Secret, TenantId, Timestamp}
 use jackfield_store::{RefreshLease, Writer};
 use uuid::Uuid;
 
-use super::attempt::{Sending, token_digest};
+use super::attempt::Sending;
 use super::failure::Failure;
 use super::journal::Entry;
 use super::received::Received;
+use super::resend::token_digest;
 use super::{KEPT_ATTEMPTS, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::{MaterialFacts, Revocable, lock_credential, token_of};
@@ -340,7 +341,7 @@ impl Services {
     }
 
     /// Notes that an attempt failed. A credential whose material is another one by now stays as it is. Returns whether it is not.
-    async fn refresh_fail_in(
+    pub(super) async fn refresh_fail_in(
         &self,
         txn: &Writer,
         tenant: TenantId,

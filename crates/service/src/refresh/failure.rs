@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, tokens_refused};
-use jackfield_domain::error::Precondition;
+use jackfield_domain::error::{Precondition, RefreshDelay};
 use jackfield_domain::{Error, Resource};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
 
+use super::hold::{CIRCUIT_OPEN, PROVIDER_PAUSE};
 use crate::planted::{PlantedBug, planted};
 
 /// The reason why there are no new tokens.
@@ -14,7 +15,7 @@ use crate::planted::{PlantedBug, planted};
 pub(crate) enum RefreshError {
     /// The last attempt failed, and no other is made now.
     Failed(Failure),
-    /// Another replica has the lease for longer than a caller can wait.
+    /// It is not finished, and its caller cannot wait any longer, or another replica has the lease for longer than it should.
     InProgress { retry_after: Duration },
     /// Nothing was attempted.
     Other(Error),
@@ -31,6 +32,8 @@ pub(crate) struct Failure {
     pub(super) retry_after: Duration,
     /// True if the provider does not accept the client, so that all credentials of the connection would fail.
     pub(super) refuses_client: bool,
+    /// The pause that the provider asked for, for all requests of the client.
+    pub(super) pause: Option<Duration>,
 }
 
 /// The wait before a refresh is scheduled again that cannot be attempted as things are.
@@ -45,9 +48,9 @@ impl RefreshError {
     pub(crate) fn to_error(&self, credential: &Credential) -> Error {
         let refused = |reason, message| Error::precondition(reason, Resource::Credential, credential.id, message);
         match self {
-            RefreshError::InProgress { retry_after } => Error::RefreshInProgress { retry_after: *retry_after },
-            RefreshError::Other(error) => copied(error),
-            RefreshError::Failed(Failure { class, reason, retry_after, outcome: _, refuses_client: _ }) => {
+            RefreshError::InProgress { retry_after } => in_progress(credential, *retry_after),
+            RefreshError::Other(error) => copied(error, credential),
+            RefreshError::Failed(Failure { class, reason, retry_after, .. }) => {
                 match class {
                     FailureClass::Permanent => {
                         let message = match tokens_refused(reason) {
@@ -74,9 +77,11 @@ impl RefreshError {
                         let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
                         Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
                     }
-                    FailureClass::Transient => Error::UpstreamUnavailable {
+                    FailureClass::Transient => Error::RefreshDelayed {
+                        cause: RefreshDelay::Provider,
                         connector: credential.connector.to_string(),
                         retry_after: *retry_after,
+                        message: delay_of(reason),
                     },
                 }
             }
@@ -120,7 +125,13 @@ impl Failure {
             TokenFault::Call(error) => error.refuses_certificate(),
             TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => false,
         };
-        Failure { outcome, class, reason: reason.to_owned(), retry_after: asked.max(least), refuses_client }
+        let (reason, retry_after) = (reason.to_owned(), asked.max(least));
+        Failure { outcome, class, reason, retry_after, refuses_client, pause: pause_of(fault, retry_after) }
+    }
+
+    /// Has whoever waits for another attempt wait for so long at the least.
+    pub(super) fn outlast(&mut self, rest: Duration) {
+        self.retry_after = self.retry_after.max(rest);
     }
 
     /// The failure of a client that asks for tokens of its own: there is no user who could authorise again.
@@ -141,7 +152,7 @@ impl Failure {
             FailureClass::Connection => RefreshOutcome::ConnectionRefused,
             FailureClass::Transient => RefreshOutcome::NotProcessed,
         };
-        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
+        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false, pause: None }
     }
 
     /// The failure of a connection whose client the provider refused a short time ago.
@@ -152,7 +163,7 @@ impl Failure {
     /// The failure of an attempt that used nothing.
     pub(super) fn not_processed(reason: &str, retry_after: Duration) -> Self {
         let (outcome, class) = (RefreshOutcome::NotProcessed, FailureClass::Transient);
-        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
+        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false, pause: None }
     }
 
     /// The failure of a response whose access token is not used, though the refresh token is known that is good now.
@@ -166,7 +177,7 @@ impl Failure {
     /// The failure of a response that does not say what became of the refresh token.
     pub(super) fn lost(reason: &str, rotates: bool, retry_after: Duration) -> Self {
         let (outcome, class) = (RefreshOutcome::Unknown, class_of_lost(rotates));
-        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
+        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false, pause: None }
     }
 
     /// The failure of a refresh that cannot be attempted because of the connection or the connector.
@@ -176,13 +187,13 @@ impl Failure {
 
     fn of_connection(reason: String, retry_after: Duration) -> Self {
         let (outcome, class) = (RefreshOutcome::ConnectionRefused, FailureClass::Connection);
-        Failure { outcome, class, reason, retry_after, refuses_client: false }
+        Failure { outcome, class, reason, retry_after, refuses_client: false, pause: None }
     }
 
     /// The failure of an attempt whose process ended, or whose response cannot be read.
     pub(super) fn unknown(reason: &str) -> Self {
         let (outcome, class) = (RefreshOutcome::Unknown, FailureClass::Indeterminate);
-        Failure { outcome, class, reason: reason.to_owned(), retry_after: Duration::ZERO, refuses_client: false }
+        Failure { outcome, class, reason: reason.to_owned(), retry_after: Duration::ZERO, refuses_client: false, pause: None }
     }
 }
 
@@ -191,8 +202,36 @@ fn class_of_lost(rotates: bool) -> FailureClass {
     if rotates { FailureClass::Indeterminate } else { FailureClass::Transient }
 }
 
+/// The pause of all requests that a response asks for: with 429, which is about how many there are, or with a time. The provider has not
+/// processed the request.
+fn pause_of(fault: &TokenFault, wait: Duration) -> Option<Duration> {
+    let (TokenFault::Refused { status, retry_after, .. } | TokenFault::Status { status, retry_after }) = fault else {
+        return None;
+    };
+    let is_limit = status.as_u16() == 429 && retry_after.is_none();
+    retry_after.or(is_limit.then_some(wait)).filter(|_| fault.class() == TokenFailure::Transient)
+}
+
+/// The reason for which the provider is not asked, for people.
+fn delay_of(reason: &str) -> String {
+    match reason {
+        CIRCUIT_OPEN => format!("the token endpoint did not answer several requests in a row ({reason})"),
+        PROVIDER_PAUSE => format!("the provider asked for a pause ({reason}), and no refresh is sent before it ends"),
+        _ => format!("the provider could not be asked for a new token ({reason})"),
+    }
+}
+
+fn in_progress(credential: &Credential, retry_after: Duration) -> Error {
+    Error::RefreshDelayed {
+        cause: RefreshDelay::InProgress,
+        connector: credential.connector.to_string(),
+        retry_after,
+        message: "the credential is being refreshed, and there is no new token yet".to_owned(),
+    }
+}
+
 /// The same error for another caller.
-fn copied(error: &Error) -> Error {
+fn copied(error: &Error, credential: &Credential) -> Error {
     let source = || error.to_string().into();
     match error {
         Error::NotFound { resource, reference, by } => {
@@ -209,7 +248,8 @@ fn copied(error: &Error) -> Error {
             Error::StoreUnavailable { retry_after: *retry_after, source: source() }
         }
         // The change was not requested by a caller, so there is no request id to repeat it with.
-        Error::OutcomeUnknown { .. } => Error::RefreshInProgress { retry_after: UNKNOWN_RETRY_AFTER },
+        Error::OutcomeUnknown { .. } => in_progress(credential, UNKNOWN_RETRY_AFTER),
+        Error::JournalUnwritable { retry_after } => Error::JournalUnwritable { retry_after: *retry_after },
         Error::ServerUnavailable { retry_after } => Error::ServerUnavailable { retry_after: *retry_after },
         Error::DecryptFailed { resource, id } => Error::DecryptFailed { resource: *resource, id: id.clone() },
         _ => Error::internal(error.to_string()),

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jackfield_domain::credential::IssuedToken;
 use jackfield_domain::{CredentialId, Error, TenantId};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::RefreshError;
 use crate::services::Services;
@@ -13,16 +15,26 @@ use crate::services::Services;
 /// The outcome of a flight: the token that is stored now, or the reason why there is no newer one.
 pub(crate) type Refreshed = Result<Arc<IssuedToken>, Arc<RefreshError>>;
 
+/// The time for which a caller waits for a flight, which goes on after it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    /// The time at which the caller has to be answered; `None`: it waits until the flight ends.
+    pub(crate) until: Option<Instant>,
+    /// The most that the flight may take from its beginning on: for a caller who can do without it.
+    pub(crate) longest: Option<Duration>,
+}
+
 /// The flights of this process.
 #[derive(Default)]
 pub(super) struct Flights(Mutex<HashMap<Key, Flight>>);
 
-type Key = (TenantId, CredentialId);
+pub(super) type Key = (TenantId, CredentialId);
 
 #[derive(Clone)]
-struct Flight {
+pub(super) struct Flight {
     /// The version of the material that is to be replaced.
     version: i64,
+    begun: Instant,
     outcome: watch::Receiver<Option<Refreshed>>,
 }
 
@@ -30,6 +42,24 @@ struct Flight {
 struct Landing {
     services: Services,
     key: Key,
+}
+
+/// The wait before a caller comes again for a refresh that is not finished.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+// === impl Patience ===
+
+impl Patience {
+    /// The patience of a caller who has to be answered at a time.
+    pub(crate) fn until(until: Option<Instant>) -> Self {
+        Patience { until, longest: None }
+    }
+
+    /// The end of the wait for a flight; `None` if it is its own end.
+    fn end(self, begun: Instant) -> Option<Instant> {
+        let Patience { until, longest } = self;
+        until.into_iter().chain(longest.map(|longest| begun + longest)).min()
+    }
 }
 
 // === impl Flights ===
@@ -52,13 +82,24 @@ impl Flights {
 
 impl Services {
     /// Replaces the token of a credential whose material has a version, unless newer material is stored. The refresh goes on if the caller
-    /// leaves.
-    pub(crate) async fn refreshed(&self, tenant: TenantId, credential: CredentialId, version: i64) -> Refreshed {
+    /// leaves, or its patience is over.
+    pub(crate) async fn refreshed(
+        &self,
+        tenant: TenantId,
+        credential: CredentialId,
+        version: i64,
+        patience: Patience,
+    ) -> Refreshed {
         loop {
             let mut flight = self.flight((tenant, credential), version);
-            let outcome = match flight.outcome.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.clone(),
-                Err(_) => None,
+            let end = patience.end(flight.begun);
+            let outcome = flight.outcome();
+            let outcome = match end {
+                None => outcome.await,
+                Some(end) => match timeout_at(end, outcome).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => return Err(Arc::new(RefreshError::InProgress { retry_after: RETRY_AFTER })),
+                },
             };
             let outcome = outcome.unwrap_or_else(|| {
                 Err(Arc::new(RefreshError::Other(Error::internal("a refresh ended without an outcome"))))
@@ -70,13 +111,19 @@ impl Services {
         }
     }
 
-    fn flight(&self, key: Key, version: i64) -> Flight {
+    /// Returns whether a credential is being refreshed by this process.
+    pub(crate) fn is_refreshing(&self, tenant: TenantId, credential: CredentialId) -> bool {
+        self.shared.refreshes.flights.has((tenant, credential))
+    }
+
+    /// The flight of a credential, which begins if there is none.
+    pub(super) fn flight(&self, key: Key, version: i64) -> Flight {
         let mut flights = self.shared.refreshes.flights.lock();
         if let Some(flight) = flights.get(&key) {
             return flight.clone();
         }
         let (sender, outcome) = watch::channel(None);
-        let flight = Flight { version, outcome };
+        let flight = Flight { version, begun: Instant::now(), outcome };
         flights.insert(key, flight.clone());
         let landing = Landing { services: self.clone(), key };
         self.shared.tasks.spawn(async move {
@@ -87,6 +134,16 @@ impl Services {
             sender.send_replace(Some(outcome.map_err(Arc::new)));
         });
         flight
+    }
+}
+
+// === impl Flight ===
+
+impl Flight {
+    /// Waits for the outcome; `None` if the flight ended without one.
+    async fn outcome(&mut self) -> Option<Refreshed> {
+        let outcome = self.outcome.wait_for(Option::is_some).await.ok()?;
+        outcome.clone()
     }
 }
 

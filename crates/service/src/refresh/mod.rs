@@ -9,18 +9,26 @@
 //!   If the database is away, it is committed when it is back ([`recover`]).
 //! - A request that may have been processed, without a response that says so, is not repeated.
 //! - A token endpoint that does not answer gets one request at a time, so that few refresh tokens may be spent ([`endpoint`]).
+//! - What keeps a refresh from being attempted is found in one place ([`hold`]), and so what happens next is known ([`outlook`]).
+//! - An attempt whose process has ended gets its end soon ([`settle`]).
 
 mod attempt;
+mod budget;
 mod commit;
 mod endpoint;
 mod failure;
 mod flight;
+mod hold;
 mod journal;
+mod outlook;
 mod plan;
 mod received;
 mod recover;
+mod resend;
 mod schedule;
+mod settle;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -31,8 +39,9 @@ use uuid::Uuid;
 use self::flight::Flights;
 use crate::journal::Journal;
 
+pub use self::budget::RefreshBudget;
 pub(crate) use self::failure::RefreshError;
-pub use self::schedule::RefreshBudget;
+pub(crate) use self::flight::Patience;
 
 /// The settings of refreshes.
 #[derive(Clone, Debug)]
@@ -53,7 +62,9 @@ pub(crate) struct Refreshes {
     flights: Flights,
     /// The name of this process in leases.
     holder: Uuid,
-    budget: schedule::Budget,
+    budget: budget::Budget,
+    /// The number of journals that cannot be written.
+    unwritable_journals: Arc<AtomicU64>,
 }
 
 /// The wait before a lease is tried again that another replica has.
@@ -64,11 +75,33 @@ pub(crate) const KEPT_ATTEMPTS: u64 = 10;
 // === impl Refreshes ===
 
 impl Refreshes {
-    pub(crate) fn open(settings: RefreshSettings) -> std::io::Result<Self> {
-        let journal = Journal::open(&settings.journal.join("refreshes"), "refreshes")?;
-        let authorizations = Journal::open(&settings.journal.join("authorizations"), "authorizations")?;
-        let budget = schedule::Budget::new(settings.budget, settings.timeout);
-        Ok(Refreshes { journal, authorizations, budget, settings, flights: Flights::default(), holder: Uuid::now_v7() })
+    /// Opens the journals, and remembers nothing else.
+    ///
+    /// # Errors
+    /// One of them cannot be written, and where it is.
+    pub(crate) fn open(settings: RefreshSettings) -> Result<Self, (PathBuf, io::Error)> {
+        let unwritable_journals = Arc::<AtomicU64>::default();
+        let opened = |purpose| {
+            let directory = settings.journal.join(purpose);
+            let opened = Journal::open(&directory, purpose, Arc::clone(&unwritable_journals));
+            opened.map_err(|error| (directory, error))
+        };
+        let (journal, authorizations) = (opened("refreshes")?, opened("authorizations")?);
+        let budget = budget::Budget::new(settings.budget, settings.timeout);
+        let (flights, holder) = (Flights::default(), Uuid::now_v7());
+        Ok(Refreshes { settings, journal, authorizations, flights, holder, budget, unwritable_journals })
+    }
+
+    /// Looks whether the journals can be written, so that it is known, and logged, before a token is asked for.
+    pub(crate) async fn try_journals(&self) {
+        // Each has noted it.
+        let _ = self.journal.writable().await;
+        let _ = self.authorizations.writable().await;
+    }
+
+    /// The number of journals that cannot be written.
+    pub(crate) fn unwritable_journals(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unwritable_journals)
     }
 
     /// The longest time that a token endpoint may take.

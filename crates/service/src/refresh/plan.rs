@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::connection::Connection;
-use jackfield_domain::credential::{Credential, CredentialState, FailureClass};
-use jackfield_domain::error::Precondition;
+use jackfield_domain::credential::{Credential, RefreshOutcome};
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::{ConnectionId, Error, Resource, Result, TenantId, Timestamp};
+use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_upstream::oauth::Grant;
 
 use super::RefreshError;
 use super::attempt::{Sending, micros};
+use super::budget::Spent;
 use super::endpoint::Endpoint;
 use super::failure::Failure;
-use super::schedule::Spent;
+use super::hold::Hold;
 use crate::authorization::TokenClient;
 use crate::outbound::ClientVersion;
 use crate::services::Services;
@@ -36,64 +36,29 @@ pub(super) struct Plan {
 impl Services {
     /// Everything that a refresh needs, or the reason why there can be none.
     pub(super) async fn refresh_plan(&self, tenant: TenantId, credential: Credential) -> Result<Plan, RefreshError> {
-        let reauth = |message: &str| {
-            Error::precondition(Precondition::ReauthRequired, Resource::Credential, credential.id, message)
-        };
-        if let Some(failure) = self.refresh_failed(&credential) {
-            return Err(RefreshError::Failed(failure));
-        }
-        match credential.state {
-            CredentialState::Revoked | CredentialState::Pending => {
-                let message = format!("the credential is {}", credential.state.as_str());
-                let reason = Precondition::CredentialNotValid;
-                return Err(Error::precondition(reason, Resource::Credential, credential.id, message).into());
+        if let Some(mut hold) = Hold::of_credential(&credential, self.now()) {
+            if let Hold::Failed(failure) = &mut hold
+                && let Some(connection) = credential.connection
+            {
+                // Otherwise whoever comes again then would have to come once more.
+                failure.outlast(self.shared.refreshes.budget.rest(tenant, connection, self.now()));
             }
-            _ if !credential.refreshes() && credential.connection.is_some() => {
-                return Err(reauth("there is no refresh token: the user has to authorise").into());
-            }
-            _ => {}
+            return Err(hold.into_error(&credential));
         }
-        let Some(connection) = credential.connection else {
-            return Err(reauth("the credential has no connection, through which it could be refreshed").into());
-        };
+        let connection = credential.connection.ok_or_else(|| Error::internal("a refresh without a connection"))?;
         let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
         let budget = self.shared.refreshes.budget.of(tenant, connection.id);
         let version = self.shared.outbound.client_version(tenant, &connection).await?;
-        if let Some((reason, retry_after)) = budget.refused(&version) {
-            return Err(RefreshError::Failed(Failure::of_client(reason, retry_after)));
+        if let Some(hold) = budget.hold(credential.id, &version, self.now()) {
+            return Err(hold.into_error(&credential));
         }
         let client = self.token_client(tenant, &connection).await?;
         let endpoint = self.shared.refreshes.budget.endpoint(tenant, &connection, &client.token_url);
         match endpoint.rest() {
-            Some(rest) => Err(held_back(rest)),
+            Some(rest) => Err(Hold::Silent(rest).into_error(&credential)),
             None => Ok(Plan { tenant, credential, connection, client, version, budget, endpoint }),
         }
     }
-
-    /// The last failure of a credential, if no attempt may be made now.
-    fn refresh_failed(&self, credential: &Credential) -> Option<Failure> {
-        let class = credential.failure_class?;
-        let wait = credential.next_refresh_time.map(|time| time.0.saturating_sub(self.now().0)).unwrap_or_default();
-        let retry_after = Duration::from_micros(u64::try_from(wait).unwrap_or_default());
-        let blocks = match class {
-            FailureClass::Permanent | FailureClass::Indeterminate => true,
-            FailureClass::Transient => !retry_after.is_zero(),
-            // The budget of the connection knows whether it is still the same.
-            FailureClass::Connection => false,
-        };
-        blocks.then(|| Failure::of_last(class, &credential.failure_reason, retry_after))
-    }
-
-    /// The time until which no request is sent to the token endpoint of a connection, because it does not answer; `None` if it is asked.
-    pub(crate) fn refresh_held_back(&self, tenant: TenantId, connection: ConnectionId) -> Option<Timestamp> {
-        let rest = self.shared.refreshes.budget.endpoint_rest(tenant, connection)?;
-        Some(self.now().plus_micros(micros(rest)))
-    }
-}
-
-/// The failure of a refresh that is not attempted, because the token endpoint does not answer.
-pub(super) fn held_back(rest: Duration) -> RefreshError {
-    RefreshError::Failed(Failure::not_processed(CIRCUIT_OPEN, rest))
 }
 
 // === impl Plan ===
@@ -112,10 +77,30 @@ impl Plan {
     }
 
     /// The time for which the provider accepts a refresh token again that was used.
-    pub(super) fn grace(&self) -> Duration {
-        self.connection.settings.refresh_token_grace_period.unwrap_or_default()
+    pub(super) fn grace(&self) -> Option<Duration> {
+        grace_of(&self.connection)
+    }
+
+    /// Notes what a failure says about other requests of the connection.
+    pub(super) fn note(&self, failure: &Failure, now: Timestamp) {
+        let Failure { outcome, reason, retry_after, refuses_client, pause, .. } = failure;
+        if *outcome == RefreshOutcome::ConnectionRefused {
+            let of = Some(self.credential.id).filter(|_| !refuses_client);
+            self.budget.refuse(of, &self.version, reason, *retry_after);
+        }
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
+            let seconds = pause.as_secs_f64();
+            tracing::warn!(
+                connection.id = %self.connection.id,
+                pause = seconds,
+                "a provider asks for a pause: until it is over, no refresh of the connection is sent"
+            );
+            self.budget.pause(&self.version, now.plus_micros(micros(pause)));
+        }
     }
 }
 
-/// The reason of a request that is not sent because others had no answer.
-const CIRCUIT_OPEN: &str = "CIRCUIT_OPEN";
+/// The time for which the provider of a connection accepts a refresh token again that was used; `None` if it does not.
+pub(super) fn grace_of(connection: &Connection) -> Option<Duration> {
+    connection.settings.refresh_token_grace_period.filter(|grace| !grace.is_zero())
+}

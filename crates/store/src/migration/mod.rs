@@ -21,6 +21,7 @@ mod m0017_device_polls;
 mod m0018_connection_keys;
 mod m0019_credential_sources;
 mod m0020_authorization_ends;
+mod m0021_open_attempts;
 mod same_name;
 mod search;
 
@@ -58,6 +59,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0018_connection_keys::Step),
             Box::new(m0019_credential_sources::Step),
             Box::new(m0020_authorization_ends::Step),
+            Box::new(m0021_open_attempts::Step),
         ]
     }
 }

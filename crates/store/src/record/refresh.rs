@@ -40,6 +40,14 @@ pub struct DueCredential {
     pub version: i64,
 }
 
+/// An attempt to refresh without an end, for whose credential nobody has a lease any more.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftAttempt {
+    pub tenant: TenantId,
+    pub credential: CredentialId,
+    pub id: Uuid,
+}
+
 /// The most alternatives of a condition.
 const MOST_IN_A_CONDITION: usize = 400;
 
@@ -57,6 +65,36 @@ impl<C: ConnectionTrait> Session<C> {
             .limit(limit);
         let rows = newest.all(&self.conn).await.map_err(error::from_db)?;
         rows.into_iter().map(attempt_of).collect()
+    }
+
+    /// The attempts of all tenants that have no end although the lease of their credential is over, in the order in which they were made,
+    /// from the one that follows another.
+    pub async fn refresh_attempts_left(&self, after: Uuid, limit: u64) -> Result<Vec<LeftAttempt>> {
+        let own = |column| Expr::col((attempt::Entity, column));
+        let of = |column| Expr::col((lease::Entity, column));
+        let held = Query::select()
+            .expr(Expr::val(1))
+            .from(lease::Entity)
+            .and_where(of(lease::Column::TenantId).equals((attempt::Entity, attempt::Column::TenantId)))
+            .and_where(of(lease::Column::CredentialId).equals((attempt::Entity, attempt::Column::CredentialId)))
+            .and_where(of(lease::Column::UntilTime).gt(now(self.conn.get_database_backend())))
+            .to_owned();
+        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
+        let left = attempt::Entity::find()
+            .filter(own(attempt::Column::EndTime).is_null())
+            .filter(attempt::Column::Id.gt(after))
+            .filter(Expr::exists(held).not())
+            .order_by_asc(attempt::Column::Id)
+            .limit(limit);
+        let columns = [attempt::Column::TenantId, attempt::Column::CredentialId, attempt::Column::Id];
+        let rows = left.select_only().columns(columns).into_tuple::<(Uuid, Uuid, Uuid)>();
+        let rows = rows.all(&self.conn).await.map_err(error::from_db)?;
+        let left = |(tenant, credential, id): (Uuid, Uuid, Uuid)| LeftAttempt {
+            tenant: TenantId(tenant),
+            credential: CredentialId(credential),
+            id,
+        };
+        Ok(rows.into_iter().map(left).collect())
     }
 
     /// The credentials of all tenants that are to be refreshed now, the longest overdue first, but for those of some connections.

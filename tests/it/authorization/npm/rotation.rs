@@ -126,6 +126,6 @@ async fn renew(client: &Client, credential: &str, credential_version: i64, refre
         let request = v1::RefreshCredentialRequest { reference };
         return client.credentials().refresh_credential(request).await.map(|_| ());
     }
-    let request = v1::ReportTokenRejectedRequest { reference, credential_version };
+    let request = v1::ReportTokenRejectedRequest { reference, credential_version, ..Default::default() };
     client.credentials().report_token_rejected(request).await.map(|_| ())
 }

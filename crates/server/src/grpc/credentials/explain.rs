@@ -1,13 +1,13 @@
 //! Explanations of credentials as messages.
 
 use jackfield_api::v1 as pb;
-use jackfield_domain::credential::{Credential, NextStep, RefreshAttempt, RefreshOutcome};
+use jackfield_domain::credential::{Credential, NextStep, RefreshAttempt, RefreshOutcome, TokenRejection};
 use jackfield_service::ExplainedCredential;
 
 use crate::grpc::render;
 
 pub(super) fn to_message(explained: ExplainedCredential) -> pb::ExplainCredentialResponse {
-    let ExplainedCredential { credential, explanation, attempts } = explained;
+    let ExplainedCredential { credential, explanation, next_attempt, attempts } = explained;
     let obstacle =
         explanation.obstacle.and_then(|reason| pb::ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")));
     let next_step = match explanation.next_step {
@@ -22,6 +22,8 @@ pub(super) fn to_message(explained: ExplainedCredential) -> pb::ExplainCredentia
     let is_of_user = explanation.next_step == NextStep::Reauthorize && credential.can_be_authorized();
     pb::ExplainCredentialResponse {
         start_authorization: is_of_user.then(|| start_authorization(&credential)),
+        next_attempt_time: next_attempt.map(render::timestamp),
+        rejections: credential.rejections.iter().map(rejection_to_message).collect(),
         credential: Some(super::to_message(credential)),
         obstacle: obstacle.unwrap_or_default().into(),
         next_step: next_step.into(),
@@ -36,7 +38,7 @@ fn start_authorization(credential: &Credential) -> pb::StartAuthorizationRequest
         connection: credential.connection.map(|id| id.to_string()).unwrap_or_default(),
         user_id: credential.user_id.as_str().to_owned(),
         credential: credential.id.to_string(),
-        scopes: credential.requested_scopes.clone(),
+        scopes: credential.scopes_to_ask(),
         ..Default::default()
     }
 }
@@ -52,6 +54,17 @@ fn attempt_to_message(attempt: RefreshAttempt) -> pb::RefreshAttempt {
         credential_version: attempt.material_version,
         outcome: outcome.into(),
         reason,
+    }
+}
+
+fn rejection_to_message(rejection: &TokenRejection) -> pb::TokenRejection {
+    let TokenRejection { time, material_version, status, error, scopes, replaces: _ } = rejection;
+    pb::TokenRejection {
+        report_time: Some(render::timestamp(*time)),
+        credential_version: *material_version,
+        status: status.map(i32::from).unwrap_or_default(),
+        error: error.map(|error| error.as_str().to_owned()).unwrap_or_default(),
+        scopes: scopes.clone(),
     }
 }
 

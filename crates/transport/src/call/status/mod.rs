@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use jackfield_domain::attempts::AttemptLimit;
-use jackfield_domain::error::{Precondition, Use, Violation};
+use jackfield_domain::error::{Precondition, RefreshDelay, Use, Violation};
 use jackfield_domain::{Error, Resource};
 use tonic::{Code, Status};
 use tonic_types::{FieldViolation, PreconditionViolation, QuotaViolation, StatusExt as _};
@@ -219,8 +219,22 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
                 .retry(retry_after)
                 .about(Resource::Connector, connector)
         }
-        Error::RefreshInProgress { retry_after } => {
-            let message = "another replica refreshes the credential".into();
+        Error::RefreshDelayed { cause, connector, retry_after, message } => {
+            let code = match cause {
+                RefreshDelay::Provider | RefreshDelay::InProgress => Code::Unavailable,
+                RefreshDelay::TooSoon => Code::ResourceExhausted,
+            };
+            let mut answer = StatusBuilder::new(code, reason, cut(&message))
+                .with("resource", Resource::Connector.as_str())
+                .with("id", &connector)
+                .retry(retry_after);
+            if cause == RefreshDelay::TooSoon {
+                answer.quota = Some(QuotaViolation::new("refreshes", cut(&message)));
+            }
+            answer.about(Resource::Connector, connector)
+        }
+        Error::JournalUnwritable { retry_after } => {
+            let message = "the journal of received tokens cannot be written, so none are asked for".into();
             StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after)
         }
         Error::SourceFailed { fault, id, message } => {

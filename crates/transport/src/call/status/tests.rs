@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use jackfield_domain::credential_source::SourceFault;
-use jackfield_domain::error::{Cause, Precondition, Taken, Use, Violation};
+use jackfield_domain::error::{Cause, Precondition, RefreshDelay, Taken, Use, Violation};
 use jackfield_domain::request::reference::Ref;
 use tonic_types::StatusExt as _;
 
@@ -13,6 +13,9 @@ fn every_error() -> Vec<Error> {
     let id = || "0198c0de-0000-7000-8000-000000000001".to_owned();
     let resource = Resource::Connector;
     let cause = || Cause::from("canary of a cause");
+    let delayed = |cause, message: &str| {
+        Error::RefreshDelayed { cause, connector: id(), retry_after: after, message: message.into() }
+    };
     let all = vec![
         Error::Invalid(vec![Violation::field("connector.name", "must not be blank")]),
         Error::NotFound { resource, reference: "name:Team A".into(), by: Vec::new() },
@@ -33,7 +36,10 @@ fn every_error() -> Vec<Error> {
         Error::OutcomeUnknown { retry_after: Some(after), source: cause() },
         Error::OutcomeUnknown { retry_after: None, source: cause() },
         Error::UpstreamUnavailable { connector: id(), retry_after: after },
-        Error::RefreshInProgress { retry_after: after },
+        delayed(RefreshDelay::InProgress, "it goes on"),
+        delayed(RefreshDelay::Provider, "a pause"),
+        delayed(RefreshDelay::TooSoon, "in vain"),
+        Error::JournalUnwritable { retry_after: after },
         Error::SourceFailed { fault: SourceFault::Timeout, id: id(), message: "late".into() },
         Error::SourceFailed { fault: SourceFault::Empty, id: id(), message: "nothing".into() },
         Error::ServerUnavailable { retry_after: after },
@@ -62,7 +68,8 @@ fn every_error() -> Vec<Error> {
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
-            | Error::RefreshInProgress { .. }
+            | Error::RefreshDelayed { .. }
+            | Error::JournalUnwritable { .. }
             | Error::SourceFailed { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
@@ -96,6 +103,9 @@ fn every_error_has_its_code_and_its_reason() {
         Code::Unknown,
         Code::Unknown,
         Code::Unavailable,
+        Code::Unavailable,
+        Code::Unavailable,
+        Code::ResourceExhausted,
         Code::Unavailable,
         Code::Unavailable,
         Code::FailedPrecondition,
@@ -201,6 +211,12 @@ fn never_outgrows(wide: &str) {
         Error::not_found(Resource::Connector, &wide),
         Error::Taken { resource: Resource::Connector, what: Taken::Name, value: wide.clone() },
         Error::precondition(Precondition::KeyExpired, Resource::Key, &wide, &*wide),
+        Error::RefreshDelayed {
+            cause: RefreshDelay::TooSoon,
+            connector: wide.clone(),
+            retry_after: Duration::from_secs(3_600),
+            message: wide.clone(),
+        },
         Error::RequestIdConflict { request_id: wide.clone() },
         Error::TenantUnknown { tenant: wide.clone() },
         Error::Unauthenticated { message: wide.clone() },
