@@ -4,17 +4,24 @@ mod client;
 mod endpoint;
 mod facts;
 mod failures;
+mod hanging;
 mod import;
 mod journal;
+mod orphans;
+mod outlook;
+mod pauses;
+mod reports;
 mod silence;
+mod unwritable;
 pub(crate) mod world;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jackfield_api::v1;
 use jackfield_testkit::provider::Gate;
-use jackfield_testkit::{Backend, ProviderFault, ProviderOptions, TestServer, on_both};
+use jackfield_testkit::{Backend, ManualClock, ProviderFault, ProviderOptions, TestServer, on_both};
 use tonic::Code;
 
 use self::world::{World, eventually, refused};
@@ -77,7 +84,9 @@ on_both! {
         assert_ne!(issued.access_token, grant.access_token);
     }
 
-    async fn a_rejected_token_is_replaced_once(server) {
+    async fn a_rejected_token_is_replaced_once(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |_| {}).await;
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.good("ada").await;
         let reports = join_all((0..10).map(|_| world.report(&grant.credential, 1))).await;
@@ -87,6 +96,8 @@ on_both! {
         }
         assert_eq!(world.report(&grant.credential, 1).await.unwrap().issued.unwrap().credential_version, 2);
         assert_eq!(world.provider.exchanges(grant.family), 1);
+        // By then it is no longer a young one.
+        clock.advance(Duration::from_secs(60));
         assert_eq!(world.report(&grant.credential, 2).await.unwrap().issued.unwrap().credential_version, 3);
         let unknown = world.report(&grant.credential, 4).await;
         refused(unknown, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jackfield_api::v1::AuthorizationState as State;
 use jackfield_testkit::data::SecretUrl;
-use jackfield_testkit::{HaProxy, TestServer, postgres};
+use jackfield_testkit::{HaProxy, TestServer, expect_status, on_both, postgres};
+use tonic::{Code, Response};
 
 use super::{World, complete, device};
 use crate::refresh::world::eventually;
@@ -94,5 +95,25 @@ mod postgres_away {
                 eventually("the journal is empty", || files(server) == 0).await;
             }
         }
+    }
+}
+
+on_both! {
+    /// The code is not taken, so the same response completes the session once there is a place for the tokens.
+    async fn no_code_is_redeemed_without_a_journal(server) {
+        let world = World::new(&server).await;
+        let (session, brought) = world.visited("ada").await;
+        let journal = server.data_dir().join("journal/authorizations");
+        let aside = journal.with_extension("aside");
+        std::fs::rename(&journal, &aside).unwrap();
+        std::fs::write(&journal, "").unwrap();
+        let refused = complete(&world.client, brought.completion("ada")).await;
+        expect_status(refused.map(Response::new), Code::Unavailable, "SERVER_UNAVAILABLE");
+        assert_eq!(world.provider.redeemed().len(), 0, "the provider is not asked");
+        assert_eq!(server.metric("jackfield_credential_journals_unwritable", &[]), Some(1.0));
+        std::fs::remove_file(&journal).unwrap();
+        std::fs::rename(&aside, &journal).unwrap();
+        let completed = complete(&world.client, brought.completion("ada")).await.unwrap();
+        assert_eq!((completed.state(), completed.id), (State::Completed, session.id));
     }
 }

@@ -57,7 +57,7 @@ on_both! {
         let grant = world.granted("ada", 25).await;
         world.provider.fail([ProviderFault::answer_lost()]);
         assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token);
-        assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Indeterminate);
+        assert_eq!(world.failed(&grant.credential).await.state(), v1::CredentialState::Indeterminate);
         assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token);
         assert_eq!(world.provider.requests().len(), 1);
     }
@@ -273,7 +273,7 @@ on_both! {
             world.provider.fail([ProviderFault::members([member])]);
             // The token that there was is still good.
             assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token, "{what}");
-            let facts = world.facts(&grant.credential).await;
+            let facts = world.failed(&grant.credential).await;
             assert_eq!((facts.failure_class(), facts.version), (v1::FailureClass::Transient, 2), "{what}");
             let live = world.provider.live(grant.family).unwrap();
             assert_eq!(world.reveal(&grant.credential).await.refresh_token, live.refresh_token, "{what}");
@@ -297,7 +297,7 @@ on_both! {
             world.provider.fail([ProviderFault::members([("id_token", id_token("eve").into())])]);
             // The token that there was is still good.
             assert_eq!(world.issue(&id).await.unwrap().access_token, issued.access_token);
-            let facts = world.facts(&id).await;
+            let facts = world.failed(&id).await;
             let found = (facts.state(), facts.failure_class(), &*facts.failure_reason, facts.next_refresh_time);
             let expected = (v1::CredentialState::NeedsReauth, v1::FailureClass::Permanent, "SUBJECT_CHANGED", None);
             assert_eq!(found, expected, "{rotation:?}");

@@ -170,6 +170,28 @@ impl World {
         self.client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
     }
 
+    /// The facts of a credential once something holds of them: a refresh may go on after a token that is good was issued.
+    pub(crate) async fn facts_when(
+        &self,
+        credential: &str,
+        holds: impl Fn(&v1::Credential) -> bool,
+    ) -> v1::Credential {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let facts = self.facts(credential).await;
+            if holds(&facts) {
+                return facts;
+            }
+            assert!(Instant::now() < until, "{facts:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The facts of a credential once a refresh of it has failed.
+    pub(crate) async fn failed(&self, credential: &str) -> v1::Credential {
+        self.facts_when(credential, |facts| facts.failure_class() != v1::FailureClass::Unspecified).await
+    }
+
     pub(crate) async fn relabel(&self, credential: &str, number: u64) {
         self.client.credentials().update_credential(relabelled(credential, number)).await.unwrap();
     }

@@ -74,9 +74,7 @@ const MAX_SCOPE: usize = 128;
 /// The longest parameter of a log-in that is told.
 const MAX_LOG_IN: usize = 256;
 /// The rejections of a credential that are kept.
-const KEPT: usize = 8;
-/// The time within which the same rejection is not kept twice.
-const SAME_WITHIN: Duration = Duration::from_secs(60);
+const KEPT: usize = 16;
 /// The age from which on a token is replaced because an API rejects it. One that is younger was hardly rejected for its age.
 const LEAST_AGE: Duration = Duration::from_secs(30);
 /// The time for which it is remembered that replacements did not help, which is also the longest wait for the next one.
@@ -180,10 +178,9 @@ impl std::fmt::Display for TokenRejection {
 // === impl Credential ===
 
 impl Credential {
-    /// Returns whether a rejection is kept already, so that a caller who reports in a loop changes nothing.
+    /// Returns whether the same is known of a token already, so that a caller who reports in a loop changes nothing.
     pub fn knows_rejection(&self, rejection: &TokenRejection) -> bool {
-        let is_recent = |kept: &&TokenRejection| between(kept.time, rejection.time) < SAME_WITHIN;
-        self.rejections.iter().filter(is_recent).any(|kept| kept.is_same(rejection))
+        self.rejections.iter().any(|kept| kept.is_same(rejection))
     }
 
     /// Keeps a rejection, the newest first.
@@ -379,9 +376,8 @@ mod tests {
         assert_eq!(wait(&once, 95), Some(25), "the clock of another replica was ahead");
         let again = replaced(100, &[10, 99]);
         assert_eq!([100, 219, 220].map(|now| wait(&again, now)), [Some(120), Some(1), None]);
-        let many = replaced(100, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-        assert_eq!(wait(&many, 100), Some(3_600));
-        assert_eq!(many.rejections.len(), KEPT);
+        let many = replaced(100, &(1..=20).collect::<Vec<_>>());
+        assert_eq!((wait(&many, 100), many.rejections.len()), (Some(3_600), KEPT));
         let long_ago = replaced(5_000, &[10, 99]);
         assert_eq!(wait(&long_ago, 5_010), Some(20));
         // What is reported of the present token has not been tried.
@@ -391,12 +387,11 @@ mod tests {
     }
 
     #[test]
-    fn the_same_rejection_is_kept_once_in_a_minute() {
+    fn the_same_rejection_of_a_token_is_kept_once() {
         let mut credential = replaced(0, &[]);
         let at = |seconds: i64, status: i32| TokenRejection::of(&answer(status, ""), 1, false, Timestamp(seconds * SECOND));
         credential.keep_rejection(at(0, 401));
-        assert!(credential.knows_rejection(&at(59, 401)) && !credential.knows_rejection(&at(60, 401)));
-        assert!(!credential.knows_rejection(&at(1, 403)));
+        assert!(credential.knows_rejection(&at(3_600, 401)) && !credential.knows_rejection(&at(1, 403)));
         assert_eq!(credential.rejection(), Some(&at(0, 401)));
         credential.material_version += 1;
         assert_eq!(credential.rejection(), None);
