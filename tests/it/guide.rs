@@ -200,7 +200,8 @@ fn failure_reasons() -> BTreeSet<String> {
         "crates/upstream/src/oauth/response.rs",
     ] {
         let text = read(source);
-        let is_reason = |text: &&str| text.len() > 3 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c == '2');
+        let is_reason =
+            |text: &&str| text.len() > 3 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c == '2');
         let before = reasons.len();
         reasons.extend(text.split('"').filter(is_reason).map(str::to_owned));
         let codes = text.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", TokenFailure::"));

@@ -158,6 +158,15 @@ on_both! {
         assert!(begin.elapsed() > Duration::from_millis(900), "40 in a second: {:?}", begin.elapsed());
     }
 
+    /// Some servers send 0 where they mean that they do not tell it.
+    async fn a_lifetime_of_0_is_not_told(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::members([("expires_in", 0.into())])]);
+        let issued = world.issue(&grant.credential).await.unwrap();
+        assert_eq!((issued.expire_time, issued.next_refresh_time.is_some()), (None, true));
+    }
+
     /// The schedule refreshes them, without a call.
     async fn tokens_are_replaced_ahead_of_their_expiry(backend: Backend) {
         let server = TestServer::start_with(backend, |config| config.refresh.ahead = true).await;

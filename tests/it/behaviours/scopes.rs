@@ -15,11 +15,8 @@ fn refused<T: Debug>(result: Result<Response<T>, Status>) -> Vec<String> {
 }
 
 fn tokens(scopes: &[String]) -> Option<v1::CredentialMaterial> {
-    let oauth2 = v1::OAuth2Material {
-        access_token: "access".to_owned(),
-        scopes: scopes.to_vec(),
-        ..Default::default()
-    };
+    let oauth2 =
+        v1::OAuth2Material { access_token: "access".to_owned(), scopes: scopes.to_vec(), ..Default::default() };
     Some(v1::CredentialMaterial { material: Some(v1::credential_material::Material::Oauth2(oauth2)) })
 }
 

@@ -156,7 +156,8 @@ async fn remote(alpha: &Client, sown: &mut Sown, (system, name): (&System, &str)
 }
 
 async fn set(alpha: &Client, endpoint: Endpoint) {
-    steps::source(alpha, v1::CredentialSource { tenant_wide: true, endpoint: Some(endpoint), ..Default::default() }).await;
+    steps::source(alpha, v1::CredentialSource { tenant_wide: true, endpoint: Some(endpoint), ..Default::default() })
+        .await;
 }
 
 async fn ask(alpha: &Client, sown: &mut Sown, way: &str, (user_id, code, reason): Answer) {

@@ -302,7 +302,8 @@ impl Player {
             "ReportTokenRejected" => {
                 let (reference, credential_version) = (pick("credential", a), 1 + (b % 2) as i64);
                 let status = [0, 401, 403][b % 3];
-                let request = v1::ReportTokenRejectedRequest { reference, credential_version, status, ..Default::default() };
+                let request =
+                    v1::ReportTokenRejectedRequest { reference, credential_version, status, ..Default::default() };
                 wire.call(client, method, &request).await
             }
             "RevealCredential" => {

@@ -168,25 +168,6 @@ on_both! {
         assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
     }
 
-    /// A lifetime of 0 seconds is none (RFC 6749 5.1). Whichever refresh token is good now is kept: that of the response, or the one that was sent.
-    async fn a_token_that_has_expired_on_arrival_is_not_issued(backend: Backend) {
-        for rotation in [Rotation::Always, Rotation::Never] {
-            let clock = ManualClock::at_present();
-            let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |_| {}).await;
-            let world = World::on(&server, ProviderOptions { rotation, ..ProviderOptions::default() }).await;
-            let grant = world.expired("ada").await;
-            world.provider.fail([ProviderFault::members([("expires_in", 0.into())])]);
-            refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
-            let facts = world.facts(&grant.credential).await;
-            let found = (facts.state(), facts.failure_class(), &*facts.failure_reason);
-            let expected = (v1::CredentialState::Expired, v1::FailureClass::Transient, "ACCESS_TOKEN_EXPIRED");
-            assert_eq!(found, expected, "{rotation:?}");
-            clock.advance(Duration::from_secs(60));
-            let issued = world.issue(&grant.credential).await.unwrap();
-            assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token, "{rotation:?}");
-        }
-    }
-
     async fn a_refused_refresh_token_needs_the_user(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.expired("ada").await;

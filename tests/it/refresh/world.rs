@@ -171,11 +171,7 @@ impl World {
     }
 
     /// The facts of a credential once something holds of them: a refresh may go on after a token that is good was issued.
-    pub(crate) async fn facts_when(
-        &self,
-        credential: &str,
-        holds: impl Fn(&v1::Credential) -> bool,
-    ) -> v1::Credential {
+    pub(crate) async fn facts_when(&self, credential: &str, holds: impl Fn(&v1::Credential) -> bool) -> v1::Credential {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             let facts = self.facts(credential).await;

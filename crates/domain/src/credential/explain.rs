@@ -142,7 +142,9 @@ impl Credential {
         match outlook {
             RefreshOutlook { is_under_way: true, .. } => parts.push(UNDER_WAY.to_owned()),
             RefreshOutlook { next: Some(next), .. } => parts.push(format!("it is refreshed at {next}")),
-            _ if self.refreshes() => parts.push("it is refreshed when it is asked for shortly before it expires".to_owned()),
+            _ if self.refreshes() => {
+                parts.push("it is refreshed when it is asked for shortly before it expires".to_owned())
+            }
             _ => {}
         }
         let missing = self.missing_scopes();

@@ -311,7 +311,11 @@ mod tests {
         for (status, challenge, remedy) in [
             (0, "", Remedy::Replacement),
             (401, "", Remedy::Replacement),
-            (401, r#"Bearer realm="example", error="invalid_token", error_description="expired, again""#, Remedy::Replacement),
+            (
+                401,
+                r#"Bearer realm="example", error="invalid_token", error_description="expired, again""#,
+                Remedy::Replacement,
+            ),
             (403, r#"Bearer error="invalid_token""#, Remedy::Replacement),
             (401, "Bearer error=invalid_token", Remedy::Replacement),
             (403, "", Remedy::Scopes),
@@ -389,7 +393,8 @@ mod tests {
     #[test]
     fn the_same_rejection_of_a_token_is_kept_once() {
         let mut credential = replaced(0, &[]);
-        let at = |seconds: i64, status: i32| TokenRejection::of(&answer(status, ""), 1, false, Timestamp(seconds * SECOND));
+        let at =
+            |seconds: i64, status: i32| TokenRejection::of(&answer(status, ""), 1, false, Timestamp(seconds * SECOND));
         credential.keep_rejection(at(0, 401));
         assert!(credential.knows_rejection(&at(3_600, 401)) && !credential.knows_rejection(&at(1, 403)));
         assert_eq!(credential.rejection(), Some(&at(0, 401)));

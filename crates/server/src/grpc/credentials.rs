@@ -9,8 +9,8 @@ use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::connection::MAX_PROVIDER_USER_ID;
 use jackfield_domain::credential::{
-    ApiAnswer, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
-    FailureClass, MAX_MIN_VALIDITY_MICROS, Material,
+    ApiAnswer, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef,
+    CredentialState, FailureClass, MAX_MIN_VALIDITY_MICROS, Material,
 };
 use jackfield_domain::request::map_patch::MapPatch;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
@@ -157,7 +157,8 @@ impl CredentialsService for Api {
             let scopes = violations.check_all(Scopes::parse_list("scopes", &scopes));
             let ((named, min_validity), scopes) = violations.into_result(named.zip(min_validity).zip(scopes))?;
             let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice(), deadline());
-            Ok(issued_to_message(&issued.await?))
+            let issued = issued.await?;
+            Ok(issued_to_message(&issued))
         };
         respond(call.await)
     }

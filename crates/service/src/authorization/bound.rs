@@ -211,14 +211,17 @@ impl Redeeming {
     pub async fn ended(self, patience: Duration) -> Result<AuthorizationSession> {
         match tokio::time::timeout(patience, self.ended).await {
             Ok(Err(error)) if !error.retryable() => {
-                let error = &error as &(dyn std::error::Error + 'static);
-                tracing::warn!(error, "the code that a browser brought could not be redeemed");
+                warn_of_error(&error);
                 self.now.await
             }
             Ok(ended) => ended,
             Err(_) => self.now.await,
         }
     }
+}
+
+fn warn_of_error(error: &Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "the code that a browser brought could not be redeemed");
 }
 
 impl fmt::Debug for Redeeming {

@@ -63,7 +63,8 @@ impl Services {
         let (id, create_time) = (credential.id, credential.meta.create_time);
         let kept = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let found = lock_credential(txn, tenant, id).await?;
-            let found = found.filter(|found| found.meta.create_time == create_time && !found.knows_rejection(&rejection));
+            let found =
+                found.filter(|found| found.meta.create_time == create_time && !found.knows_rejection(&rejection));
             let Some(mut credential) = found else { return Ok(()) };
             credential.keep_rejection(rejection);
             credential.meta = credential.meta.changed(self.now());
@@ -79,7 +80,8 @@ impl Services {
 /// The refusal to replace a token again.
 fn too_soon(credential: &Credential, retry_after: Duration) -> Error {
     let age = "it was replaced a short time ago, or replacing it has not helped";
-    let message = format!("the token is not replaced yet: {age}. The API may reject it for another reason than its age");
+    let message =
+        format!("the token is not replaced yet: {age}. The API may reject it for another reason than its age");
     let connector = credential.connector.to_string();
     Error::RefreshDelayed { cause: RefreshDelay::TooSoon, connector, retry_after, message }
 }

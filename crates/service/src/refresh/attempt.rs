@@ -200,7 +200,8 @@ impl Services {
         match (written.await, begun) {
             (Ok(()), begun) => {
                 if let Begun::Sending(sending) = &begun {
-                    (0..sending.left_open).for_each(|_| self.shared.gauge_sources.refresh_ended(RefreshOutcome::Unknown));
+                    (0..sending.left_open)
+                        .for_each(|_| self.shared.gauge_sources.refresh_ended(RefreshOutcome::Unknown));
                 }
                 Ok(begun)
             }
@@ -284,7 +285,7 @@ impl Services {
                         return self.refresh_received(&plan.credential, &sending, received).await;
                     }
                     // The response says that the refresh token stays, or what it would be good for.
-                    Err(flaw) if flaw.stays || tokens_refused(flaw.reason).is_some() => {
+                    Err(flaw) if flaw.is_repeated || tokens_refused(flaw.reason).is_some() => {
                         admission.note(Some(true));
                         let failure = Failure::flawed(flaw.reason, backoff);
                         if plan.credential.client_grant { failure.of_client_grant() } else { failure }

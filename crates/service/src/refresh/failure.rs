@@ -50,41 +50,38 @@ impl RefreshError {
         match self {
             RefreshError::InProgress { retry_after } => in_progress(credential, *retry_after),
             RefreshError::Other(error) => copied(error, credential),
-            RefreshError::Failed(Failure { class, reason, retry_after, .. }) => {
-                match class {
-                    FailureClass::Permanent => {
-                        let message = match tokens_refused(reason) {
-                            Some(tokens) => format!(
-                                "the provider answered a refresh with {tokens} ({reason}): the user has to authorise again"
-                            ),
-                            None => format!(
-                                "the provider refused the refresh token ({reason}): the user has to authorise again"
-                            ),
-                        };
-                        refused(Precondition::ReauthRequired, message)
-                    }
-                    FailureClass::Indeterminate => {
-                        let message = format!(
-                            "the response to a refresh was lost ({reason}), so the refresh token may be spent: the user has to \
-                         authorise again"
-                        );
-                        refused(Precondition::ReauthRequired, message)
-                    }
-                    FailureClass::Connection => {
-                        let message = format!(
-                            "the provider does not accept the client or the request of the connection: {reason}"
-                        );
-                        let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
-                        Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
-                    }
-                    FailureClass::Transient => Error::RefreshDelayed {
-                        cause: RefreshDelay::Provider,
-                        connector: credential.connector.to_string(),
-                        retry_after: *retry_after,
-                        message: delay_of(reason),
-                    },
+            RefreshError::Failed(Failure { class, reason, retry_after, .. }) => match class {
+                FailureClass::Permanent => {
+                    let message = match tokens_refused(reason) {
+                        Some(tokens) => format!(
+                            "the provider answered a refresh with {tokens} ({reason}): the user has to authorise again"
+                        ),
+                        None => format!(
+                            "the provider refused the refresh token ({reason}): the user has to authorise again"
+                        ),
+                    };
+                    refused(Precondition::ReauthRequired, message)
                 }
-            }
+                FailureClass::Indeterminate => {
+                    let message = format!(
+                        "the response to a refresh was lost ({reason}), so the refresh token may be spent: the user has to \
+                         authorise again"
+                    );
+                    refused(Precondition::ReauthRequired, message)
+                }
+                FailureClass::Connection => {
+                    let message =
+                        format!("the provider does not accept the client or the request of the connection: {reason}");
+                    let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
+                    Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
+                }
+                FailureClass::Transient => Error::RefreshDelayed {
+                    cause: RefreshDelay::Provider,
+                    connector: credential.connector.to_string(),
+                    retry_after: *retry_after,
+                    message: delay_of(reason),
+                },
+            },
         }
     }
 }
@@ -193,7 +190,14 @@ impl Failure {
     /// The failure of an attempt whose process ended, or whose response cannot be read.
     pub(super) fn unknown(reason: &str) -> Self {
         let (outcome, class) = (RefreshOutcome::Unknown, FailureClass::Indeterminate);
-        Failure { outcome, class, reason: reason.to_owned(), retry_after: Duration::ZERO, refuses_client: false, pause: None }
+        Failure {
+            outcome,
+            class,
+            reason: reason.to_owned(),
+            retry_after: Duration::ZERO,
+            refuses_client: false,
+            pause: None,
+        }
     }
 }
 

@@ -20,7 +20,10 @@ pub(super) enum Hold {
     NoRefreshToken,
     NoConnection,
     /// The provider refused the client, or its request for this credential, a short time ago.
-    Refused { reason: String, rest: Duration },
+    Refused {
+        reason: String,
+        rest: Duration,
+    },
     /// The token endpoint does not answer, and is not asked for so long.
     Silent(Duration),
     /// The provider has asked for a pause, which lasts for so long.

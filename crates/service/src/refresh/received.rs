@@ -5,7 +5,7 @@ use jackfield_domain::credential::{
     Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED, TOKEN_TYPE_CHANGED,
 };
 use jackfield_domain::{ConnectionId, CredentialId, Secret, TenantId, Timestamp};
-use jackfield_upstream::oauth::{AccessFlaw, AccessToken, TokenResponse};
+use jackfield_upstream::oauth::{AccessToken, TokenResponse};
 use jackfield_upstream::oidc::claimed_subject;
 use uuid::Uuid;
 
@@ -36,8 +36,8 @@ pub(super) struct Received {
 /// The flaw of a response that has neither a usable access token nor a new refresh token.
 pub(super) struct Flaw {
     pub(super) reason: &'static str,
-    /// True if the refresh token that was sent stays: the response has it, or has nothing wrong but an access token that has expired.
-    pub(super) stays: bool,
+    /// True if the response has the refresh token that was sent, which therefore stays.
+    pub(super) is_repeated: bool,
 }
 
 // === impl Received ===
@@ -83,9 +83,7 @@ impl Received {
         };
         let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
         let rotated = refresh_token.as_ref().is_some_and(is_new);
-        // Without a refresh token, the one that was sent stays (RFC 6749 6).
-        let is_expired = matches!(access, Err(AccessFlaw::Expired));
-        let stays = !rotated && (refresh_token.is_some() || is_expired);
+        let is_repeated = refresh_token.is_some() && !rotated;
         let authorization_expire_time = match authorization_lifetime.filter(|_| !credential.client_grant) {
             Some(lifetime) => Some(sending.got_time.plus_micros(micros(lifetime))),
             // A refresh token that stays ends when it was said to end.
@@ -130,7 +128,7 @@ impl Received {
                 };
                 (tokens, Some(reason.to_owned()))
             }
-            Err(reason) => return Err(Flaw { reason, stays }),
+            Err(reason) => return Err(Flaw { reason, is_repeated }),
         };
         Ok(Received {
             tenant,

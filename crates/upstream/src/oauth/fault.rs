@@ -21,7 +21,9 @@ pub enum TokenFault {
     #[error("status {} without an error code of OAuth", status.as_u16())]
     Status { status: StatusCode, retry_after: Option<Duration> },
     /// The status says success, and the body is neither JSON nor a form, or lacks what it must have.
-    #[error("the endpoint gave no usable answer: its body is neither a JSON object nor a form, or lacks a member that it must have")]
+    #[error(
+        "the endpoint gave no usable answer: its body is neither a JSON object nor a form, or lacks a member that it must have"
+    )]
     BodyMalformed { status: StatusCode },
 }
 

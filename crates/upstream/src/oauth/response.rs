@@ -60,8 +60,6 @@ pub enum AccessFlaw {
     TypeInvalid,
     #[error("the token endpoint gave no usable answer: expires_in is not a number of seconds, or negative")]
     LifetimeInvalid,
-    #[error("the token endpoint gave no usable answer: expires_in is 0, so the access_token has expired already")]
-    Expired,
     #[error(
         "the token endpoint gave no usable answer: scope is neither a text nor a list of texts, has over {MAX_SCOPE} characters, or has \
          control characters"
@@ -158,7 +156,6 @@ impl AccessFlaw {
             AccessFlaw::TokenUnusable => "ACCESS_TOKEN_UNUSABLE",
             AccessFlaw::TypeInvalid => "TOKEN_TYPE_INVALID",
             AccessFlaw::LifetimeInvalid => "EXPIRES_IN_INVALID",
-            AccessFlaw::Expired => "ACCESS_TOKEN_EXPIRED",
             AccessFlaw::ScopeInvalid => "SCOPE_INVALID",
         }
     }
@@ -194,8 +191,7 @@ impl Members {
     }
 
     fn tokens(mut self) -> TokenResponse {
-        // Keycloak sends 0 for one that does not end.
-        let told = |name: &&str| seconds(self.0.get(*name)?).ok().flatten().filter(|lifetime| !lifetime.is_zero());
+        let told = |name: &&str| seconds(self.0.get(*name)?).ok().flatten();
         let authorization_lifetime = AUTHORIZATION_LIFETIMES.iter().find_map(told);
         TokenResponse {
             refresh_token: self.token("refresh_token"),
@@ -207,8 +203,8 @@ impl Members {
 
     /// The codes of a device authorisation. `None` if something is missing or cannot be used.
     fn device(mut self) -> Option<DeviceAuthorization> {
-        let lifetime = seconds(self.0.get("expires_in")?).ok()?.filter(|lifetime| !lifetime.is_zero())?;
-        let interval = self.0.get("interval").map_or(Ok(None), seconds).ok()?.filter(|interval| !interval.is_zero());
+        let lifetime = seconds(self.0.get("expires_in")?).ok()??;
+        let interval = self.0.get("interval").map_or(Ok(None), seconds).ok()?;
         // Google has another name for it, which drafts had.
         let verification_uri = self.url("verification_uri").or_else(|| self.url("verification_url"))?;
         let complete = self.url("verification_uri_complete");
@@ -234,10 +230,6 @@ impl Members {
         }
         let token = self.token("access_token").ok_or(AccessFlaw::TokenUnusable)?;
         let lifetime = self.0.get("expires_in").map_or(Ok(None), seconds)?;
-        // It is the lifetime in seconds (RFC 6749 5.1). A server that does not tell it leaves it out.
-        if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
-            return Err(AccessFlaw::Expired);
-        }
         Ok(AccessToken { token, token_type: self.token_type()?, lifetime, scopes: self.scopes()? })
     }
 
@@ -292,7 +284,8 @@ impl Members {
     }
 }
 
-/// A lifetime in seconds: a number, which some servers send as a text. One beyond all reason means that there is no end.
+/// A lifetime in seconds: a number, which some servers send as a text. One beyond all reason means that there is no end, and so does 0, or
+/// that the server does not tell it: Mailchimp sends it for access tokens that do not expire, and Keycloak for refresh tokens.
 fn seconds(value: &Value) -> Result<Option<Duration>, AccessFlaw> {
     let seconds = match value {
         Value::Null => return Ok(None),
@@ -301,8 +294,8 @@ fn seconds(value: &Value) -> Result<Option<Duration>, AccessFlaw> {
         _ => None,
     };
     match seconds {
-        Some(seconds) if seconds > MAX_LIFETIME.as_secs_f64() => Ok(None),
-        Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds))),
+        Some(seconds) if seconds > MAX_LIFETIME.as_secs_f64() || seconds == 0.0 => Ok(None),
+        Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds))),
         _ => Err(AccessFlaw::LifetimeInvalid),
     }
 }

@@ -101,10 +101,9 @@ fn parameters_of_the_protocol_are_reserved() {
     assert!(RefreshParameters::parse("p", scope()).is_ok());
     for wrong in ["a\"", "a\\", "\u{e4}"] {
         let scope = || map(&[("scope", wrong)]);
-        for refused in [
-            TokenParameters::parse("p", scope()).unwrap_err(),
-            RefreshParameters::parse("p", scope()).unwrap_err(),
-        ] {
+        for refused in
+            [TokenParameters::parse("p", scope()).unwrap_err(), RefreshParameters::parse("p", scope()).unwrap_err()]
+        {
             let fields: Vec<_> = refused.iter().map(|violation| violation.field.as_str()).collect();
             assert_eq!(fields, ["p.scope"]);
         }

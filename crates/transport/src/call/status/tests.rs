@@ -13,8 +13,11 @@ fn every_error() -> Vec<Error> {
     let id = || "0198c0de-0000-7000-8000-000000000001".to_owned();
     let resource = Resource::Connector;
     let cause = || Cause::from("canary of a cause");
-    let delayed = |cause, message: &str| {
-        Error::RefreshDelayed { cause, connector: id(), retry_after: after, message: message.into() }
+    let delayed = |cause, message: &str| Error::RefreshDelayed {
+        cause,
+        connector: id(),
+        retry_after: after,
+        message: message.into(),
     };
     let all = vec![
         Error::Invalid(vec![Violation::field("connector.name", "must not be blank")]),
