@@ -47,6 +47,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const WHOLE: &str = "sealed";
 /// The ending while a file is being written.
 const UNFINISHED: &str = "unfinished";
+/// The ending of a file that shows that an entry can be written.
+const PROBE: &str = "probe";
 /// The ending of files that a process has left unfinished. They may be whole.
 const LEFT: &str = "left";
 
@@ -58,6 +60,9 @@ impl Journal {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         // It must be possible to write to it, and better to know now.
         try_to_write(directory)?;
+        for id in list(directory, &[PROBE])? {
+            removed(fs::remove_file(path(directory, id, PROBE)))?;
+        }
         for id in list(directory, &[UNFINISHED])? {
             match fs::rename(path(directory, id, UNFINISHED), path(directory, id, LEFT)) {
                 // A process that ends has finished it meanwhile.
@@ -197,10 +202,18 @@ fn path(directory: &Path, id: Uuid, ending: &str) -> PathBuf {
 
 /// Writes a file of the size of an entry, and removes it.
 fn try_to_write(directory: &Path) -> io::Result<()> {
-    let path = directory.join(format!("{}.probe", Uuid::now_v7()));
+    let path = path(directory, Uuid::now_v7(), PROBE);
     let written = File::options().write(true).create_new(true).mode(0o600).open(&path)?.write_all(&[0; ROOM]);
-    let removed = fs::remove_file(&path);
+    let removed = removed(fs::remove_file(&path));
     written.and(removed)
+}
+
+/// The outcome of a removal, which another process may have made.
+fn removed(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Writes a file as a whole or not at all.

@@ -56,7 +56,7 @@ on_both! {
             (moved(307), Failure::ClientRefused, "STATUS_UNEXPECTED"),
             (moved(302), Failure::AnswerLost, "STATUS_UNEXPECTED"),
             (moved(303), Failure::AnswerLost, "STATUS_UNEXPECTED"),
-            (json(408, ""), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
+            (json(408, ""), Failure::AnswerLost, "STATUS_UNEXPECTED"),
             (json(421, r#"{"error": "<script>"}"#), Failure::EndpointUnavailable, "UNKNOWN_ERROR_CODE"),
             (json(425, ""), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
             (refused("temporarily_unavailable"), Failure::EndpointUnavailable, "temporarily_unavailable"),

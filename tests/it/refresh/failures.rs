@@ -35,6 +35,7 @@ fn id_token(subject: &str) -> String {
 on_both! {
     async fn a_refresh_token_whose_response_was_lost_is_not_sent_again(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
+        let healthy = world.good("healthy").await;
         for (number, fault) in lost().into_iter().enumerate() {
             let what = format!("{fault:?}").chars().take(200).collect::<String>();
             let grant = world.expired(&format!("ada-{number}")).await;
@@ -48,6 +49,8 @@ on_both! {
             refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
             refused(world.refresh(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
             assert_eq!((world.provider.requests().len() - sent, world.provider.reuses(grant.family)), (1, 0), "{what}");
+            // The endpoint answers, and is asked further.
+            world.refresh(&healthy.credential).await.unwrap();
         }
     }
 
@@ -84,6 +87,22 @@ on_both! {
             let facts = world.facts(&twice.credential).await;
             assert_eq!((facts.state(), facts.failure_class()), (v1::CredentialState::Expired, v1::FailureClass::Transient));
         }
+    }
+
+    /// A refresh token that was good after a loss was not spent by it, whatever the time.
+    async fn a_loss_that_was_made_good_does_not_come_back(server) {
+        let grace = Duration::from_secs(4);
+        let options = ProviderOptions { rotation: Rotation::Never, grace, ..ProviderOptions::default() };
+        let world = World::with(&server, options, |connection| {
+            connection.refresh_token_grace_period = Some(fixture::milliseconds(4_000));
+        })
+        .await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::answer_lost()]);
+        world.issue(&grant.credential).await.unwrap();
+        tokio::time::sleep(grace).await;
+        let refreshed = world.refresh(&grant.credential).await.unwrap();
+        assert_eq!((refreshed.state(), world.provider.requests().len()), (v1::CredentialState::Valid, 3));
     }
 
     /// With less time left than a request takes, none is sent.
@@ -199,7 +218,6 @@ on_both! {
             ProviderFault::error(503, "temporarily_unavailable"),
             ProviderFault::error(400, "temporarily_unavailable"),
             ProviderFault::error_with_200("slow_down"),
-            ProviderFault::status(408),
             ProviderFault::status(421),
             ProviderFault::status(425),
         ]) {
@@ -345,6 +363,8 @@ on_both! {
             assert_eq!((attempt.outcome(), &*attempt.reason), (outcome, reason), "{explained:?}");
             assert!(explained.explanation.contains(reason), "{explained:?}");
             assert_eq!(explained.credential.unwrap().failure_reason, reason);
+            // The endpoint answers, and is asked further.
+            world.refresh(&healthy.credential).await.unwrap();
         }
     }
 

@@ -237,5 +237,4 @@ impl Credential {
     }
 }
 
-const UNDER_WAY: &str =
-    "a refresh is under way, or the server that sent it has ended, which is found out within a minute";
+const UNDER_WAY: &str = "a refresh is under way, or the server that sent it has ended, which is found out within a minute of the end of its lease";

@@ -191,7 +191,8 @@ impl Credential {
     /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown several times, over a day, that it is
     /// not: some replace it now and then. A client that needs none spends none.
     pub fn refresh_token_rotates(&self) -> bool {
-        !self.client_grant && self.refresh_token_kept_count < ENOUGH_KEPT
+        // Without the time of the first, it was believed too soon.
+        !self.client_grant && (self.refresh_token_kept_count < ENOUGH_KEPT || self.refresh_token_kept_time.is_none())
     }
 
     /// Notes whether a response had a new refresh token, and when it came.
@@ -199,6 +200,9 @@ impl Credential {
         if rotated {
             self.forget_kept();
             return;
+        }
+        if self.refresh_token_kept_time.is_none() {
+            self.refresh_token_kept_count = 0;
         }
         let first = *self.refresh_token_kept_time.get_or_insert(time);
         let is_long = time.0.saturating_sub(first.0) >= KEPT_MICROS;

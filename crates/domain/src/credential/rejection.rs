@@ -1,5 +1,6 @@
 //! Rejections: what an API said about a token, as callers report it, and what helps then.
 
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::str::Chars;
 use std::time::Duration;
@@ -186,7 +187,11 @@ impl Credential {
     /// Keeps a rejection, the newest first.
     pub fn keep_rejection(&mut self, rejection: TokenRejection) {
         self.rejections.insert(0, rejection);
-        self.rejections.truncate(KEPT);
+        if self.rejections.len() > KEPT {
+            // Those that say how often a replacement did not help are kept longest.
+            let of_others = self.rejections.iter().rposition(|it| !it.replaces);
+            self.rejections.remove(of_others.unwrap_or(KEPT));
+        }
     }
 
     /// The newest rejection of the token that there is now.
@@ -197,11 +202,16 @@ impl Credential {
     /// The wait until the token may be replaced because an API rejects it; `None` if it may be now. It doubles with each replacement of the
     /// last hour that was rejected as well.
     pub fn replacement_wait(&self, now: Timestamp) -> Option<Duration> {
+        // One that has expired is replaced whatever is said of it.
+        if self.expire_time.is_some_and(|expire_time| expire_time <= now) {
+            return None;
+        }
         let age = between(self.last_refresh_time?, now);
         let in_vain = self.rejections.iter().filter(|it| {
             it.replaces && it.material_version != self.material_version && between(it.time, now) < REMEMBERED
         });
-        let doublings = u32::try_from(in_vain.count()).unwrap_or(u32::MAX);
+        let in_vain: BTreeSet<_> = in_vain.map(|it| it.material_version).collect();
+        let doublings = u32::try_from(in_vain.len()).unwrap_or(u32::MAX);
         let least = LEAST_AGE.saturating_mul(2_u32.saturating_pow(doublings)).min(REMEMBERED);
         Some(least.saturating_sub(age)).filter(|wait| !wait.is_zero())
     }
@@ -355,6 +365,20 @@ mod tests {
         }
         // A gateway that fails may still say that.
         assert_eq!(answer(503, "Bearer error=invalid_token").remedy(), Remedy::Replacement);
+    }
+
+    #[test]
+    fn a_replacement_counts_once_however_often_it_is_reported() {
+        let mut replaced = replaced(100, &[90]);
+        let wait = replaced.replacement_wait(Timestamp(101 * SECOND));
+        for status in 400..440 {
+            let replaces = status == 401;
+            let at = Timestamp(91 * SECOND);
+            replaced.keep_rejection(TokenRejection::of(&answer(status, ""), 1, replaces, at));
+        }
+        assert_eq!((replaced.replacement_wait(Timestamp(101 * SECOND)), replaced.rejections.len()), (wait, KEPT));
+        replaced.expire_time = Some(Timestamp(101 * SECOND));
+        assert_eq!(replaced.replacement_wait(Timestamp(101 * SECOND)), None, "it has expired");
     }
 
     /// A credential whose token was got at a time, after replacements at others.

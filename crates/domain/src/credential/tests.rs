@@ -76,6 +76,11 @@ fn a_refresh_token_stays_if_responses_of_a_day_show_it() {
     for (responses, rotates) in cases {
         assert_eq!(rotates_after(responses), rotates, "{responses:?}");
     }
+    // It was learnt when three responses within minutes were enough.
+    let mut early = Credential { refresh_token_kept_count: 3, ..credential(&[], &[]) };
+    assert!(early.refresh_token_rotates());
+    early.note_rotation(false, Timestamp(0));
+    assert!(early.refresh_token_rotates() && early.refresh_token_kept_count == 1);
 }
 
 const PARENTS: ParentStates = ParentStates { connector_enabled: true, connection_active: Some(true) };

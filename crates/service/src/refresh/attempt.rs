@@ -329,7 +329,8 @@ impl Services {
     fn refresh_put_off(&self, plan: &Plan, made: &Sending, failure: Failure) -> Failure {
         let is_lost = failure.class == FailureClass::Indeterminate && !made.is_alternate;
         let left = plan.grace().unwrap_or_default().saturating_sub(made.started.elapsed());
-        let retry_after = failure.retry_after.max(plan.endpoint.rest().unwrap_or_default());
+        let pause = plan.budget.pause_rest(&plan.version, self.now());
+        let retry_after = failure.retry_after.max(plan.endpoint.rest().unwrap_or_default()).max(pause);
         match is_lost && retry_after + self.shared.refreshes.settings.timeout * 2 < left {
             true => Failure { class: FailureClass::Transient, retry_after, ..failure },
             false => failure,

@@ -271,8 +271,12 @@ impl Spent {
         if let Some(Refusal { until, reason, .. }) = refusals.next() {
             return Some(Hold::Refused { reason: reason.clone(), rest: *until - at });
         }
-        let pause = state.pause.as_ref().filter(|pause| pause.client == *client)?;
-        pause.rest(now).map(Hold::Paused)
+        state.pause_rest(client, now).map(Hold::Paused)
+    }
+
+    /// The rest of the pause that the provider asked this client for.
+    pub(super) fn pause_rest(&self, client: &ClientVersion, now: Timestamp) -> Duration {
+        self.lock().pause_rest(client, now).unwrap_or_default()
     }
 
     /// The hold of the endpoint that the last refresh found.
@@ -296,6 +300,10 @@ impl Spent {
 impl SpentState {
     fn silence(&self) -> Option<Duration> {
         self.endpoint.as_ref()?.rest()
+    }
+
+    fn pause_rest(&self, client: &ClientVersion, now: Timestamp) -> Option<Duration> {
+        self.pause.as_ref().filter(|pause| pause.client == *client)?.rest(now)
     }
 }
 

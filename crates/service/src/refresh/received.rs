@@ -94,7 +94,10 @@ impl Received {
         let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
         let access = match access {
             _ if is_of_another(sent.id_token.as_ref(), id_token.as_ref()) => Err(SUBJECT_CHANGED),
-            Ok(access) if is_of_another_type(sent, &access.token_type) => Err(TOKEN_TYPE_CHANGED),
+            // A client that gets tokens of its own takes them as they come: there is no user who could decide about it.
+            Ok(access) if !credential.client_grant && is_of_another_type(sent, &access.token_type) => {
+                Err(TOKEN_TYPE_CHANGED)
+            }
             access => access.map_err(|flaw| {
                 let error = &flaw as &dyn std::error::Error;
                 tracing::warn!(error, credential.id = %credential.id, "a response to a refresh has no usable access token");

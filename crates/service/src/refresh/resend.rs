@@ -59,13 +59,21 @@ impl<'a> Earlier<'a> {
         Some(Self::of(made, last.token_digest, credential, grace))
     }
 
-    /// Those that may have spent it, or have its tokens in a journal, whatever is known of the provider.
+    /// Those that may have spent it, or have its tokens in a journal, whatever is known of the provider. What came of it later shows that
+    /// those before have not: it stayed.
     fn spenders(&self) -> impl DoubleEndedIterator<Item = &'a RefreshAttempt> {
         let (digest, rotates) = (self.digest, self.rotates);
         let is_unknown = |end: &RefreshEnd| end.outcome == RefreshOutcome::Unknown;
-        self.made.iter().filter(move |made| {
+        let last = self.made.iter().position(|made| is_good(made, digest)).unwrap_or(self.made.len());
+        self.made[..last].iter().filter(move |made| {
             made.token_digest == digest && made.end.as_ref().is_none_or(|end| rotates && is_unknown(end))
         })
+    }
+
+    /// Returns whether the refresh token was good after an attempt, so that the attempt says nothing about it.
+    pub(super) fn is_outlived(&self, attempt: Uuid) -> bool {
+        let mut later = self.made.iter().take_while(|made| made.id != attempt);
+        later.any(|made| is_good(made, self.digest))
     }
 
     /// Those that have no end.
@@ -93,6 +101,11 @@ impl<'a> Earlier<'a> {
             _ => Resend::Within(Duration::from_micros(u64::try_from(left / 2).unwrap_or_default())),
         }
     }
+}
+
+/// Returns whether an attempt with a refresh token of this digest got new tokens.
+fn is_good(made: &RefreshAttempt, digest: [u8; 32]) -> bool {
+    made.token_digest == digest && made.end.as_ref().is_some_and(|end| end.outcome == RefreshOutcome::Refreshed)
 }
 
 /// A keyed digest of a refresh token.
@@ -156,6 +169,22 @@ mod tests {
         assert_eq!(half(68), Resend::Within(Duration::from_secs(1)));
         assert_eq!(half(69), lost(30, "READ_TIMEOUT"));
         assert_eq!(resend(&[attempt(10, None)], true, Duration::ZERO, 11), lost(10, PROCESS_ENDED));
+    }
+
+    #[test]
+    fn a_refresh_token_that_was_good_after_a_loss_was_not_spent_by_it() {
+        let [refreshed, unknown] = [Some(RefreshOutcome::Refreshed), Some(RefreshOutcome::Unknown)];
+        let made = [attempt(20, refreshed), attempt(10, unknown), attempt(9, None)];
+        assert_eq!(resend(&made, true, Duration::ZERO, 90), Resend::Free);
+        let earlier = Earlier { made: &made, digest: [1; 32], rotates: true, grace: GRACE };
+        assert_eq!(
+            (earlier.open().count(), earlier.is_outlived(made[2].id), earlier.is_outlived(made[0].id)),
+            (0, true, false)
+        );
+        let lost_again = [attempt(80, unknown), attempt(20, refreshed), attempt(10, unknown)];
+        assert_eq!(resend(&lost_again, true, GRACE, 90), Resend::Within(Duration::from_secs(25)), "it begins again");
+        let other = Earlier { made: &made, digest: [2; 32], rotates: true, grace: GRACE };
+        assert!(!other.is_outlived(made[2].id));
     }
 
     #[test]

@@ -118,18 +118,19 @@ impl Services {
             Err(error) => return Err(error),
         };
         let time = txn.time().await?;
-        if digest != Some(open.token_digest) {
-            // Other material is stored by now, of which it says nothing.
-            let end = RefreshEnd { time, outcome: RefreshOutcome::Unknown, reason: PROCESS_ENDED.to_owned() };
-            let is_written = txn.refresh_attempt_end(tenant, attempt, &end).await?;
-            return Ok(Settled::Done(is_written.then_some(RefreshOutcome::Unknown)));
-        }
         let connection = match credential.connection {
             Some(connection) => txn.fetch::<Connection>(tenant, connection).await?,
             None => None,
         };
         let grace = connection.as_ref().and_then(grace_of);
-        let failure = match Earlier::of(&made, open.token_digest, &credential, grace).resend(time) {
+        let earlier = Earlier::of(&made, open.token_digest, &credential, grace);
+        if digest != Some(open.token_digest) || earlier.is_outlived(attempt) {
+            // It says nothing of the material that is stored by now.
+            let end = RefreshEnd { time, outcome: RefreshOutcome::Unknown, reason: PROCESS_ENDED.to_owned() };
+            let is_written = txn.refresh_attempt_end(tenant, attempt, &end).await?;
+            return Ok(Settled::Done(is_written.then_some(RefreshOutcome::Unknown)));
+        }
+        let failure = match earlier.resend(time) {
             Resend::Within(_) => return Ok(Settled::Repeated(credential.material_version)),
             Resend::Lost { .. } => Failure::unknown(PROCESS_ENDED),
             // The refresh token stays, so nothing is lost.

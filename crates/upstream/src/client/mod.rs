@@ -244,7 +244,11 @@ impl Client {
         let earlier = deadline.filter(|deadline| deadline.at() < end);
         match timeout_at(earlier.map_or(end, Deadline::at), self.places.acquire()).await {
             Ok(place) => place.map_err(|_| Fault::Busy),
-            Err(_) => Err(earlier.map_or(Fault::Busy, Deadline::fault)),
+            Err(_) => match earlier {
+                Some(Deadline::Caller(_)) => Err(Fault::CallerTimeout),
+                // It says nothing about the system.
+                Some(Deadline::Server(_)) | None => Err(Fault::Busy),
+            },
         }
     }
 

@@ -208,7 +208,9 @@ impl ErrorCode {
 fn of_status(status: StatusCode) -> TokenFailure {
     match status.as_u16() {
         // The request was not complete, went to the wrong server, came too early or too often, or the server is overloaded.
-        408 | 421 | 425 | 429 | 503 => TokenFailure::Transient,
+        421 | 425 | 429 | 503 => TokenFailure::Transient,
+        // A gateway may have sent the request on before its time was over.
+        408 => TokenFailure::Unknown,
         // The request is to be sent elsewhere as it is (RFC 9110 15.4), so it was not processed here. It is not followed.
         301 | 307 | 308 | 400..=499 => TokenFailure::Connection,
         // A gateway may have lost the response of the server behind it. Other redirects are sent when the work is done.

@@ -131,8 +131,9 @@ impl<T> Documents<T> {
         slot.fetch(fetcher, fetch).await
     }
 
-    /// The same, but the last document if the issuer does not answer now, however old it is, and for a day if there is none where it was. One
-    /// that the issuer has replaced by an unusable one is not used again.
+    /// The same, but the last document if the issuer does not answer now, however old it is, and for a day if there is none where it was, or
+    /// something else in its place, such as a page. One that the issuer has replaced by one of another issuer, or with unusable members, is not
+    /// used again.
     pub(super) async fn get_or_last(
         &self,
         fetcher: &Fetcher<'_>,
