@@ -53,12 +53,12 @@ on_both! {
         assert_eq!((facts.failure_class(), &*facts.failure_reason), (v1::FailureClass::Indeterminate, "TOTAL_TIMEOUT"));
     }
 
-    /// A caller would send it in the wrong way, or send one that is not bound to it any more. The refresh token is kept.
-    async fn a_token_of_another_type_is_not_issued(backend: Backend) {
+    /// Whoever bears it could use it. The refresh token is kept.
+    async fn a_token_that_is_not_bound_to_its_client_any_more_is_not_issued(backend: Backend) {
         for (rotation, stored, sent) in [
-            (Rotation::Always, "Bearer", "DPoP"),
-            (Rotation::Never, "Bearer", "mac"),
             (Rotation::Always, "DPoP", "Bearer"),
+            (Rotation::Never, "dpop", "Bearer"),
+            (Rotation::Never, "mac", "bot"),
         ] {
             let what = format!("{rotation:?}: {stored}, {sent}");
             let server = TestServer::start(backend).await;
@@ -78,23 +78,27 @@ on_both! {
             assert_eq!((&*token.access_token, &*token.token_type), (&*issued.access_token, stored), "{what}");
             let facts = world.facts(&id).await;
             let found = (facts.state(), facts.failure_class(), &*facts.failure_reason, facts.next_refresh_time);
-            let expected = (v1::CredentialState::NeedsReauth, v1::FailureClass::Permanent, "TOKEN_TYPE_CHANGED", None);
+            let expected = (v1::CredentialState::NeedsReauth, v1::FailureClass::Permanent, "TOKEN_TYPE_DOWNGRADED", None);
             assert_eq!(found, expected, "{what}");
             let live = world.provider.live(issued.family).unwrap();
             let kept = world.reveal(&id).await;
             assert_eq!((&*kept.refresh_token, &*kept.token_type), (&*live.refresh_token, stored), "{what}");
             let refusal = refused(world.refresh(&id).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
-            assert!(refusal.status.message().contains("TOKEN_TYPE_CHANGED"), "{refusal:?}");
+            assert!(refusal.status.message().contains("TOKEN_TYPE_DOWNGRADED"), "{refusal:?}");
             assert_eq!(world.provider.requests().len(), 1, "it is not asked again");
             let explained = world.explain(&id).await;
             assert_eq!(explained.next_step(), v1::NextStep::Reauthorize, "{what}");
-            assert!(explained.explanation.contains("a token of another type (TOKEN_TYPE_CHANGED)"), "{explained:?}");
+            assert!(explained.explanation.contains("a token of a weaker type (TOKEN_TYPE_DOWNGRADED)"), "{explained:?}");
         }
     }
 
-    async fn letter_case_makes_no_other_type_of_a_token(server) {
+    async fn letter_case_and_other_names_of_bearers_are_no_downgrade(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
-        for (user, access_token, stored, sent) in [("ada", "a", "dpop", "DPoP"), ("bob", "", "", "DPoP")] {
+        for (user, access_token, stored, sent) in [
+            ("ada", "a", "dpop", "DPoP"),
+            ("bob", "", "", "DPoP"),
+            ("carl", "c", "Bearer", "bot"),
+        ] {
             let issued = world.provider.grant(user, &["read"]);
             let material = v1::OAuth2Material {
                 access_token: access_token.to_owned(),

@@ -33,9 +33,8 @@ pub enum NextStep {
 
 /// The reason of a refresh whose response has an ID token of another user than the one that is stored (OpenID Connect Core 1.0 12.2).
 pub const SUBJECT_CHANGED: &str = "SUBJECT_CHANGED";
-/// The reason of a refresh whose access token has another type than the one before: a token that was bound to its client may be one of
-/// whoever bears it.
-pub const TOKEN_TYPE_CHANGED: &str = "TOKEN_TYPE_CHANGED";
+/// The reason of a refresh whose access token is good for whoever bears it, while only the client could use the one before.
+pub const TOKEN_TYPE_DOWNGRADED: &str = "TOKEN_TYPE_DOWNGRADED";
 
 const UPSTREAM_UNAVAILABLE: &str = "UPSTREAM_UNAVAILABLE";
 const SERVER_UNAVAILABLE: &str = "SERVER_UNAVAILABLE";
@@ -53,7 +52,7 @@ pub struct Explanation {
 pub fn tokens_refused(reason: &str) -> Option<&'static str> {
     match reason {
         SUBJECT_CHANGED => Some("tokens of another account"),
-        TOKEN_TYPE_CHANGED => Some("a token of another type"),
+        TOKEN_TYPE_DOWNGRADED => Some("a token of a weaker type"),
         _ => None,
     }
 }

@@ -23,7 +23,7 @@ use crate::value::meta::Meta;
 use crate::value::text::{ExternalId, UserId};
 use crate::value::time::Timestamp;
 
-pub use explain::{Explanation, NextStep, ParentStates, SUBJECT_CHANGED, TOKEN_TYPE_CHANGED, tokens_refused};
+pub use explain::{Explanation, NextStep, ParentStates, SUBJECT_CHANGED, TOKEN_TYPE_DOWNGRADED, tokens_refused};
 pub use list::SCHEMA;
 pub use material::{
     ALTERNATE_COLUMN, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material,

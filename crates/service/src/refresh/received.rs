@@ -2,7 +2,7 @@
 
 use jackfield_domain::connection::Connection;
 use jackfield_domain::credential::{
-    Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED, TOKEN_TYPE_CHANGED,
+    Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED, TOKEN_TYPE_DOWNGRADED,
 };
 use jackfield_domain::{ConnectionId, CredentialId, Secret, TenantId, Timestamp};
 use jackfield_upstream::oauth::{AccessToken, TokenResponse};
@@ -95,8 +95,8 @@ impl Received {
         let access = match access {
             _ if is_of_another(sent.id_token.as_ref(), id_token.as_ref()) => Err(SUBJECT_CHANGED),
             // A client that gets tokens of its own takes them as they come: there is no user who could decide about it.
-            Ok(access) if !credential.client_grant && is_of_another_type(sent, &access.token_type) => {
-                Err(TOKEN_TYPE_CHANGED)
+            Ok(access) if !credential.client_grant && is_downgraded(sent, &access.token_type) => {
+                Err(TOKEN_TYPE_DOWNGRADED)
             }
             access => access.map_err(|flaw| {
                 let error = &flaw as &dyn std::error::Error;
@@ -156,33 +156,40 @@ fn is_of_another(stored: Option<&Secret>, received: Option<&Secret>) -> bool {
     matches!((subject(stored), subject(received)), (Some(stored), Some(received)) if stored != received)
 }
 
-/// Returns true if there was an access token, and it had another type. Letter case does not count (RFC 6749 5.1).
-fn is_of_another_type(sent: &OAuth2Material, received: &str) -> bool {
-    sent.access_token.is_some() && !sent.token_type.eq_ignore_ascii_case(received)
+/// Returns true if there was an access token that only its client can use, and the new one has another type. Letter case does not count (RFC
+/// 6749 5.1). Types that mean the same as Bearer differ between the tokens of some providers, or are not known of imported ones.
+fn is_downgraded(sent: &OAuth2Material, received: &str) -> bool {
+    let is_bound = BOUND_TYPES.iter().any(|bound| sent.token_type.eq_ignore_ascii_case(bound));
+    sent.access_token.is_some() && is_bound && !sent.token_type.eq_ignore_ascii_case(received)
 }
+
+/// The types of tokens that only a client can use that proves to have a key (RFC 9449, RFC 9200).
+const BOUND_TYPES: [&str; 3] = ["DPoP", "PoP", "mac"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn letter_case_is_no_other_type_of_a_token_and_neither_is_the_first_one() {
+    fn a_token_that_only_its_client_can_use_is_not_replaced_by_another() {
         let of = |access_token: Option<&str>, token_type: &str| OAuth2Material {
             access_token: access_token.map(|token| Secret::new(token.to_owned())),
             token_type: token_type.to_owned(),
             ..OAuth2Material::default()
         };
-        for (sent, received, is_another) in [
+        for (sent, received, is_weaker) in [
             (of(Some("a"), "Bearer"), "Bearer", false),
             (of(Some("a"), "bearer"), "Bearer", false),
             (of(Some("a"), "dpop"), "DPoP", false),
-            (of(Some("a"), "Bearer"), "DPoP", true),
+            (of(Some("a"), "Bearer"), "DPoP", false),
+            (of(Some("a"), "Bearer"), "bot", false),
             (of(Some("a"), "DPoP"), "Bearer", true),
-            (of(Some("a"), "Bearer"), "Bearer2", true),
-            (of(None, "Bearer"), "DPoP", false),
+            (of(Some("a"), "dpop"), "N_A", true),
+            (of(Some("a"), "pop"), "DPoP", true),
+            (of(None, "DPoP"), "Bearer", false),
             (of(None, ""), "Bearer", false),
         ] {
-            assert_eq!(is_of_another_type(&sent, received), is_another, "{} and then {received}", sent.token_type);
+            assert_eq!(is_downgraded(&sent, received), is_weaker, "{} and then {received}", sent.token_type);
         }
     }
 }
