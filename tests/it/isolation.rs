@@ -7,6 +7,7 @@ mod logins;
 mod matrix;
 mod program;
 mod sources;
+mod texts;
 mod wire;
 
 use proptest::strategy::Strategy;

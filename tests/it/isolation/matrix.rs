@@ -8,60 +8,81 @@ use jackfield_domain::ConnectorId;
 use jackfield_domain::connector::ConnectorEvent;
 use jackfield_testkit::{Client, Identity, TestServer, fixture, on_both};
 use prost::Message;
-use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage, Value};
+use prost_reflect::DynamicMessage;
 
+use super::texts::{set, text_paths};
 use super::wire::{Names, Wire};
 use crate::steps;
 
 on_both! {
     async fn values_of_another_tenant_look_unused(backend: Backend) {
-        // There are more log-ins here than are permitted.
-        let server = TestServer::start_with(backend, |config| {
-            config.login.attempts_per_user = 0;
-        }).await;
-        let wire = Wire::new();
-        let alpha = server.client("alpha");
-        let own = Things::create(&server, &alpha, "alpha").await;
-        let foreign = Things::create(&server, &server.client("beta"), "beta").await;
-        let bases = bases(&own);
-        let covered: BTreeSet<_> = bases.keys().copied().collect();
-        let all: BTreeSet<_> = wire.methods().map(|method| method.name()).collect();
-        assert_eq!(covered, all, "every method of every service of tenants");
+        compared(backend, Half::First).await;
+    }
 
-        let (mut cases, mut answered) = (0, 0);
-        for method in wire.methods() {
-            let base = DynamicMessage::decode(method.input(), bases[method.name()].as_slice()).unwrap();
-            let outcome = wire.call_encoded(&alpha, method.name(), base.encode_to_vec()).await;
-            // An API key cannot be refreshed, which is said of a credential that was found.
-            let found = method.name() == "RefreshCredential" && outcome.value["reason"] == "REAUTH_REQUIRED";
-            assert!(outcome.answered || found, "{} must be answered unchanged: {outcome:?}", method.name());
+    async fn values_of_another_tenant_look_unused_in_the_other_methods(backend: Backend) {
+        compared(backend, Half::Second).await;
+    }
+}
 
-            for path in text_paths(&base, &method.input()) {
-                for (form, theirs, nobodys) in foreign.references() {
-                    let with = |text: &str| {
-                        let mut request = base.clone();
-                        set(&mut request, &path, text);
-                        request.encode_to_vec()
-                    };
-                    let theirs_answer = wire.call_encoded(&alpha, method.name(), with(&theirs)).await;
-                    let nobodys_answer = wire.call_encoded(&alpha, method.name(), with(&nobodys)).await;
-                    cases += 1;
-                    answered += usize::from(theirs_answer.answered);
-                    assert_eq!(
-                        even(&theirs_answer.value, &theirs),
-                        even(&nobodys_answer.value, &nobodys),
-                        "{} {path:?} {form}",
-                        method.name()
-                    );
-                }
+/// Half of the methods, because all of them take long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    First,
+    Second,
+}
+
+fn half_of(method: &str) -> Half {
+    if method.bytes().map(u64::from).sum::<u64>().is_multiple_of(2) { Half::First } else { Half::Second }
+}
+
+async fn compared(backend: Backend, half: Half) {
+    // There are more log-ins here than are permitted.
+    let server = TestServer::start_with(backend, |config| {
+        config.login.attempts_per_user = 0;
+    })
+    .await;
+    let wire = Wire::new();
+    let alpha = server.client("alpha");
+    let own = Things::create(&server, &alpha, "alpha").await;
+    let foreign = Things::create(&server, &server.client("beta"), "beta").await;
+    let bases = bases(&own);
+    let covered: BTreeSet<_> = bases.keys().copied().collect();
+    let all: BTreeSet<_> = wire.methods().map(|method| method.name()).collect();
+    assert_eq!(covered, all, "every method of every service of tenants");
+
+    let (mut cases, mut answered) = (0, 0);
+    for method in wire.methods().filter(|method| half == half_of(method.name())) {
+        let base = DynamicMessage::decode(method.input(), bases[method.name()].as_slice()).unwrap();
+        let outcome = wire.call_encoded(&alpha, method.name(), base.encode_to_vec()).await;
+        // An API key cannot be refreshed, which is said of a credential that was found.
+        let found = method.name() == "RefreshCredential" && outcome.value["reason"] == "REAUTH_REQUIRED";
+        assert!(outcome.answered || found, "{} must be answered unchanged: {outcome:?}", method.name());
+
+        for path in text_paths(&base, &method.input()) {
+            for (form, theirs, unused) in foreign.references() {
+                let with = |text: &str| {
+                    let mut request = base.clone();
+                    set(&mut request, &path, text);
+                    request.encode_to_vec()
+                };
+                let theirs_answer = wire.call_encoded(&alpha, method.name(), with(&theirs)).await;
+                let unused_answer = wire.call_encoded(&alpha, method.name(), with(&unused)).await;
+                cases += 1;
+                answered += usize::from(theirs_answer.answered);
+                assert_eq!(
+                    even(&theirs_answer.value, &theirs),
+                    even(&unused_answer.value, &unused),
+                    "{} {path:?} {form}",
+                    method.name()
+                );
             }
         }
-        assert!(cases > 1_000 && answered > cases / 20 && answered < cases / 2, "{answered} of {cases} were answered");
-
-        // None of the calls changed the other tenant's resources.
-        let again = foreign.read(&wire).await;
-        assert_eq!(again, foreign.before);
     }
+    assert!(cases > 1_000 && answered > cases / 20 && answered < cases / 2, "{answered} of {cases} were answered");
+
+    // None of the calls changed the other tenant's resources.
+    let again = foreign.read(&wire).await;
+    assert_eq!(again, foreign.before);
 }
 
 /// The resources of a tenant: one of each kind.
@@ -232,12 +253,17 @@ impl Things {
             ("filter", format!("id = {connector}"), format!("id = {}", ConnectorId::generate())),
             ("filter", format!("NOT id = {credential}"), format!("NOT id = {}", ConnectorId::generate())),
             ("filter", format!("connector = {connector}"), format!("connector = {}", ConnectorId::generate())),
-            ("state", state.clone(), "a".repeat(state.len())),
-            ("session token", session_token.clone(), "a".repeat(session_token.len())),
-            ("token", token.clone(), "A".repeat(token.len())),
+            ("state", state.clone(), like(state, 'a')),
+            ("session token", session_token.clone(), like(session_token, 'a')),
+            ("token", token.clone(), like(token, 'A')),
         ]);
         all
     }
+}
+
+/// Another text with the same signs: in a filter, one that begins with "-" is a negation.
+fn like(text: &str, letter: char) -> String {
+    text.chars().map(|it| if it.is_ascii_alphanumeric() { letter } else { it }).collect()
 }
 
 /// A request of every method that is answered unchanged. None of them changes anything.
@@ -454,40 +480,6 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "DeleteUser": DeleteUserRequest { reference: account.clone(), validate_only: true }
     }
     bases
-}
-
-/// The paths of all text fields of a request, including those of nested messages.
-fn text_paths(message: &DynamicMessage, descriptor: &MessageDescriptor) -> Vec<Vec<String>> {
-    let mut paths = Vec::new();
-    for field in descriptor.fields().filter(|field| !field.is_map()) {
-        match field.kind() {
-            Kind::String => paths.push(vec![field.name().to_owned()]),
-            Kind::Message(inner)
-                if inner.package_name() == "jackfield.v1" && !field.is_list() && message.has_field(&field) =>
-            {
-                let value = message.get_field(&field);
-                let below = text_paths(value.as_message().unwrap(), &inner);
-                paths.extend(below.into_iter().map(|path| [vec![field.name().to_owned()], path].concat()));
-            }
-            _ => {}
-        }
-    }
-    paths
-}
-
-fn set(message: &mut DynamicMessage, path: &[String], text: &str) {
-    let (first, rest) = path.split_first().unwrap();
-    let field = message.descriptor().get_field_by_name(first).unwrap();
-    if !rest.is_empty() {
-        return set(message.get_field_mut(&field).as_message_mut().unwrap(), rest, text);
-    }
-    let text = match field.name() {
-        "json" => serde_json::json!({ "trustBundleKey": text }).to_string(),
-        _ => text.to_owned(),
-    };
-    let text = Value::String(text);
-    let value = if field.is_list() { Value::List(vec![text]) } else { text };
-    message.set_field(&field, value);
 }
 
 /// An answer without generated values and without the value that was sent.
