@@ -371,7 +371,7 @@ mod tests {
     fn a_replacement_counts_once_however_often_it_is_reported() {
         let mut replaced = replaced(100, &[90]);
         let wait = replaced.replacement_wait(Timestamp(101 * SECOND));
-        for status in 400..440 {
+        for status in 400..425 {
             let replaces = status == 401;
             let at = Timestamp(91 * SECOND);
             replaced.keep_rejection(TokenRejection::of(&answer(status, ""), 1, replaces, at));

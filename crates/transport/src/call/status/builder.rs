@@ -7,6 +7,7 @@ use std::time::Duration;
 use jackfield_domain::Resource;
 use jackfield_domain::error::Cause;
 use prost::Message as _;
+use tonic::metadata::KeyAndValueRef;
 use tonic::{Code, Status};
 use tonic_types::pb::Status as PackedStatus;
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, QuotaViolation, StatusExt as _};
@@ -125,11 +126,6 @@ impl StatusBuilder {
             }
             status = self.encode(request_id.as_deref());
         }
-        if let Some(after) = self.retry_after.filter(|_| self.code == Code::ResourceExhausted)
-            && let Ok(value) = after.as_millis().to_string().parse()
-        {
-            status.metadata_mut().insert("grpc-retry-pushback-ms", value);
-        }
         if let Some(cause) = cause {
             status.set_source(cause);
         }
@@ -179,14 +175,25 @@ impl StatusBuilder {
         let info =
             OrderedInfo { reason: self.reason.into(), domain: ERROR_DOMAIN.into(), metadata: self.metadata.clone() };
         packed.details.insert(0, prost_types::Any { type_url: ERROR_INFO.into(), value: info.encode_to_vec() });
-        Status::with_details(self.code, self.message.clone(), packed.encode_to_vec().into())
+        let mut status = Status::with_details(self.code, self.message.clone(), packed.encode_to_vec().into());
+        if let Some(after) = self.retry_after.filter(|_| self.code == Code::ResourceExhausted)
+            && let Ok(value) = after.as_millis().to_string().parse()
+        {
+            status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+        }
+        status
     }
 }
 
 /// Returns the most bytes that a status takes in headers, as receivers count them.
 pub fn size(status: &Status) -> usize {
     let header = |name: &str, length: usize| name.len() + length + HEADER_OVERHEAD;
-    header("grpc-status", 2)
+    let others = status.metadata().iter().map(|entry| match entry {
+        KeyAndValueRef::Ascii(name, value) => header(name.as_str(), value.as_encoded_bytes().len()),
+        KeyAndValueRef::Binary(name, value) => header(name.as_str(), value.as_encoded_bytes().len()),
+    });
+    others.sum::<usize>()
+        + header("grpc-status", 2)
         + header("grpc-message", encoded_len(status.message()))
         + header("grpc-status-details-bin", status.details().len().div_ceil(3) * 4)
 }
