@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jackfield_api::v1;
 use jackfield_domain::ConnectorId;
 use jackfield_domain::connector::ConnectorEvent;
-use jackfield_testkit::{Client, Identity, TestServer, fixture, on_both};
+use jackfield_testkit::{Backend, Client, Identity, TestServer, fixture, on_both};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
