@@ -1,6 +1,7 @@
 //! Flights: a process refreshes a credential in one task, and all who need it wait for its outcome.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -118,14 +119,16 @@ impl Services {
 
     /// The flight of a credential, which begins if there is none.
     pub(super) fn flight(&self, key: Key, version: i64) -> Flight {
-        let mut flights = self.shared.refreshes.flights.lock();
-        if let Some(flight) = flights.get(&key) {
-            return flight.clone();
-        }
         let (sender, outcome) = watch::channel(None);
         let flight = Flight { version, begun: Instant::now(), outcome };
-        flights.insert(key, flight.clone());
+        match self.shared.refreshes.flights.lock().entry(key) {
+            Entry::Occupied(known) => return known.get().clone(),
+            Entry::Vacant(free) => {
+                free.insert(flight.clone());
+            }
+        }
         let landing = Landing { services: self.clone(), key };
+        // Without the lock: a runtime that ends drops the task at once, and with it the landing, which takes the lock.
         self.shared.tasks.spawn(async move {
             let (tenant, credential) = landing.key;
             let outcome = landing.services.refresh_run(tenant, credential, version).await;
