@@ -2,7 +2,6 @@
 
 mod client;
 mod endpoint;
-mod ends;
 mod facts;
 mod failures;
 mod hanging;
