@@ -25,7 +25,7 @@ pub(crate) struct Journal {
     directory: PathBuf,
     /// The purpose for which entries are sealed.
     purpose: &'static str,
-    /// The ids of entries that a task of this process has in hand.
+    /// The ids of entries that a task of this process is working on.
     held: Mutex<HashSet<Uuid>>,
     /// True from a write that failed until one that succeeds.
     is_unwritable: AtomicBool,
@@ -33,7 +33,7 @@ pub(crate) struct Journal {
     unwritable: Arc<AtomicU64>,
 }
 
-/// An entry in hand: until it is dropped, the entry is not among those that are listed.
+/// A claim to an entry: until it is dropped, the entry is not among those that are listed.
 pub(crate) struct Held<'a> {
     journal: &'a Journal,
     id: Uuid,
@@ -118,7 +118,7 @@ impl Journal {
         written.map_err(Error::internal)
     }
 
-    /// Takes an entry in hand, which may not be there yet.
+    /// Claims an entry, which may not be there yet.
     pub(crate) fn hold(&self, id: Uuid) -> Held<'_> {
         self.held().insert(id);
         Held { journal: self, id }
@@ -246,7 +246,7 @@ fn list(directory: &Path, endings: &[&str]) -> io::Result<Vec<Uuid>> {
 mod tests {
     use super::*;
 
-    /// A directory whose place a file has taken, which nobody can write to whatever rights they have.
+    /// A path at which there is a file in place of a directory: no process can write below it, whatever its rights.
     #[tokio::test]
     async fn a_journal_that_cannot_be_written_is_noted_until_it_can() {
         let directory = tempfile::tempdir().unwrap();

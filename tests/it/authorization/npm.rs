@@ -74,7 +74,7 @@ impl World {
         World::connected(server, provider, metadata, change).await
     }
 
-    /// What a token is at a server of `oidc-provider`; `null` if it is not good.
+    /// The kind of a token at a server of `oidc-provider`; `null` if it is not good.
     async fn find(&self, token: &str) -> Value {
         self.provider.tell("find", json!({ "token": token })).await
     }

@@ -1,4 +1,4 @@
-//! Attempts whose server has ended: they are settled soon, although nobody asks for their credential.
+//! Attempts whose server has ended: they are settled soon, although no caller asks for their credential.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ on_both! {
         assert_eq!(lost, Some(1.0));
     }
 
-    /// The time for which the provider accepts it again passes, whether or not anybody asks.
+    /// The time for which the provider accepts it again passes, whether or not a caller asks.
     async fn one_whose_refresh_token_is_accepted_again_is_repeated(backend: Backend) {
         let mut server = hasty(backend).await;
         let options = ProviderOptions { grace: Duration::from_secs(120), ..ProviderOptions::default() };

@@ -1,4 +1,4 @@
-//! A journal that cannot be written: nothing is begun that could lose a token, and everybody is told why.
+//! A journal that cannot be written: nothing is begun that could lose a token, and errors, log and metric say why.
 
 use std::fs;
 use std::path::PathBuf;

@@ -57,7 +57,7 @@ pub fn tokens_refused(reason: &str) -> Option<&'static str> {
     }
 }
 
-/// What keeps a token from being replaced.
+/// An obstacle that keeps a token from being replaced.
 struct Held {
     /// The reason of the error for a caller who needs a new token; `None` if the provider is asked.
     obstacle: Option<&'static str>,

@@ -51,7 +51,7 @@ impl RefreshHold {
         }
     }
 
-    /// Returns whether only somebody who changes something ends it.
+    /// Returns whether only a change by an operator or a user ends it.
     pub fn is_lasting(&self) -> bool {
         matches!(self, RefreshHold::Final { .. } | RefreshHold::Incomplete { .. } | RefreshHold::Journal)
     }

@@ -72,7 +72,7 @@ const MAX_CHALLENGE: usize = 4_096;
 /// The scopes of a challenge that are kept, and the longest one.
 const MAX_SCOPES: usize = 16;
 const MAX_SCOPE: usize = 128;
-/// The longest parameter of a log-in that is told.
+/// The longest parameter of a log-in that is passed on to the caller.
 const MAX_LOG_IN: usize = 256;
 /// The rejections of a credential that are kept.
 const KEPT: usize = 16;

@@ -241,7 +241,7 @@ impl Services {
                 return Ok(Begun::Lost { failure, attempt, version });
             }
         }
-        // The lease is held here, so nobody else makes them. One whose process has only been slow can still store what it got.
+        // The lease is held here, so no other server makes them. One whose process has only been slow can still store what it got.
         for open in earlier.open() {
             let end = RefreshEnd { time, outcome: RefreshOutcome::Unknown, reason: PROCESS_ENDED.to_owned() };
             sending.left_open += usize::from(txn.refresh_attempt_end(tenant, open.id, &end).await?);

@@ -44,7 +44,7 @@ impl Services {
             return Ok(RefreshOutlook { hold: own.filter(is_final), next: None, is_under_way });
         };
         let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
-        // The first is the one that is told.
+        // The first is the one that is shown.
         let mut holds = match own {
             Some(hold) if is_final(&hold) => vec![hold],
             own => {
@@ -110,7 +110,7 @@ fn is_final(hold: &RefreshHold) -> bool {
     matches!(hold, RefreshHold::Final { .. })
 }
 
-/// A hold as it is told; `None` for one that the state of the credential tells.
+/// A hold as ExplainCredential shows it; `None` for one that the state of the credential shows already.
 fn shown(hold: Hold, now: Timestamp) -> Option<RefreshHold> {
     let after = |rest| now.plus_micros(micros(rest));
     Some(match hold {

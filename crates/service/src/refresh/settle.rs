@@ -1,4 +1,4 @@
-//! Attempts whose process has ended: they get an end soon, whether or not anybody asks for their credential. Until then nothing says that a
+//! Attempts whose process has ended: they get an end soon, whether or not a caller asks for their credential. Until then nothing says that a
 //! refresh token may be spent, and the time for which a provider accepts it again passes.
 
 use jackfield_domain::connection::Connection;

@@ -40,7 +40,7 @@ pub struct DueCredential {
     pub version: i64,
 }
 
-/// An attempt to refresh without an end, for whose credential nobody has a lease any more.
+/// An attempt to refresh without an end, for whose credential no server has a lease any more.
 #[derive(Clone, Copy, Debug)]
 pub struct LeftAttempt {
     pub tenant: TenantId,
