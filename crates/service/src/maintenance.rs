@@ -107,6 +107,7 @@ impl Services {
     async fn maintain(&self) {
         self.shared.tokens.sweep(self.now());
         self.shared.outbound.sweep_connectors();
+        self.shared.refreshes.sweep_endpoints();
         self.shared.refreshes.try_journals().await;
         let steps = [
             ("re-wraps", self.rewrap_take_over().await),

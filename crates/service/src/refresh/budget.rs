@@ -88,7 +88,7 @@ pub(super) enum Wait {
 /// A place for one scheduled request. Dropping it frees the place.
 pub(super) struct Reserved(Arc<Spent>);
 
-/// The connections that are remembered although nothing is under way.
+/// The connections that are remembered although nothing is under way and their providers asked for nothing.
 const REMEMBERED: usize = 10_000;
 /// The refused requests for single credentials that are remembered of a connection.
 const REMEMBERED_REQUESTS: usize = 1_000;
@@ -108,20 +108,37 @@ impl Budget {
         self.settings.ahead
     }
 
-    pub(super) fn of(&self, tenant: TenantId, connection: ConnectionId) -> Arc<Spent> {
+    /// What is spent of the budget of a connection.
+    pub(super) fn of(&self, tenant: TenantId, connection: ConnectionId, now: Timestamp) -> Arc<Spent> {
         let mut connections = self.lock();
-        if connections.len() > REMEMBERED {
-            connections.retain(|_, spent| Arc::strong_count(spent) > 1);
+        if let Some(known) = connections.get(&(tenant, connection)) {
+            return Arc::clone(known);
         }
-        let spent = connections.entry((tenant, connection)).or_insert_with(|| Arc::new(Spent::new(self.settings)));
-        Arc::clone(spent)
+        if connections.len() >= REMEMBERED {
+            // The schedule would otherwise ask a provider again that has asked for a pause.
+            connections.retain(|_, spent| Arc::strong_count(spent) > 1 || !spent.is_idle(now));
+        }
+        let spent = Arc::new(Spent::new(self.settings));
+        connections.insert((tenant, connection), Arc::clone(&spent));
+        spent
     }
 
-    /// The token endpoint of a connection.
-    pub(super) fn endpoint(&self, tenant: TenantId, connection: &Connection, url: &HttpUrl) -> Arc<Endpoint> {
+    /// The token endpoint of a connection, whose budget this is.
+    pub(super) fn endpoint(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+        url: &HttpUrl,
+        spent: &Spent,
+    ) -> Arc<Endpoint> {
         let endpoint = self.endpoints.of(tenant, connection.connector, url);
-        self.of(tenant, connection.id).lock().endpoint = Some(Arc::clone(&endpoint));
+        spent.lock().endpoint = Some(Arc::clone(&endpoint));
         endpoint
+    }
+
+    /// Forgets silent endpoints that were not asked for a long time: their connections may be gone, or have others.
+    pub(super) fn sweep(&self) {
+        self.lock().values().for_each(|spent| spent.sweep());
     }
 
     /// The time for which no request is sent for any credential of a connection, as far as it is known without its client.
@@ -224,6 +241,20 @@ impl Spent {
         let mut state = self.lock();
         (state.refused, state.pause, state.endpoint) = (None, None, None);
         state.requests.clear();
+    }
+
+    fn sweep(&self) {
+        let unasked = self.lock().endpoint.take_if(|endpoint| endpoint.is_unasked());
+        // The last one that has it counts it out.
+        drop(unasked);
+    }
+
+    /// Returns whether nothing has to be remembered: no refusal and no pause holds, and the endpoint answers.
+    fn is_idle(&self, now: Timestamp) -> bool {
+        let (state, at) = (self.lock(), Instant::now());
+        let mut refusals = state.refused.iter().chain(state.requests.values());
+        let is_paused = state.pause.as_ref().is_some_and(|pause| pause.until > now);
+        state.next <= at && !is_paused && state.silence().is_none() && !refusals.any(|refusal| refusal.until > at)
     }
 
     fn is_of(&self, connector: ConnectorId) -> bool {
@@ -347,7 +378,11 @@ mod tests {
     }
 
     fn spent(budget: &Budget) -> Arc<Spent> {
-        budget.of(TenantId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(2)))
+        numbered(budget, 2, NOW)
+    }
+
+    fn numbered(budget: &Budget, number: u128, now: Timestamp) -> Arc<Spent> {
+        budget.of(TenantId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(number)), now)
     }
 
     fn credential(number: u128) -> CredentialId {
@@ -401,5 +436,51 @@ mod tests {
             spent.refuse(Some(credential(number)), &client, "invalid_scope", Duration::from_secs(60));
         }
         assert_eq!(spent.lock().requests.len(), REMEMBERED_REQUESTS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_provider_asked_for_is_remembered_however_many_connections_there_are() {
+        let (budget, client) = (budget(), ClientVersion::numbered(1));
+        let minute = Duration::from_secs(60);
+        spent(&budget).pause(&client, NOW.plus_micros(60 * SECOND));
+        numbered(&budget, 3, NOW).refuse(None, &client, "invalid_client", minute);
+        numbered(&budget, 4, NOW).refuse(Some(credential(1)), &client, "invalid_scope", minute);
+        let url = HttpUrl::parse("url", "https://a/", 100).unwrap();
+        let silent = numbered(&budget, 5, NOW);
+        let endpoint = budget.endpoints.of(TenantId(Uuid::from_u128(1)), ConnectorId(Uuid::from_u128(1)), &url);
+        (0..5).for_each(|_| endpoint.admit().unwrap_or_else(|_| panic!("it is asked")).note(Some(false)));
+        silent.lock().endpoint = Some(endpoint);
+        drop(silent);
+        let used = numbered(&budget, 6, NOW);
+        let fill = |from: u128, now| (0..REMEMBERED as u128).for_each(|number| drop(numbered(&budget, from + number, now)));
+        let known = |number: u128| {
+            let key = (TenantId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(number)));
+            budget.lock().contains_key(&key)
+        };
+        fill(100, NOW);
+        assert!((2..=6).all(known) && budget.lock().len() <= REMEMBERED);
+        assert_eq!(paused(&spent(&budget), &client, NOW), Some(60));
+
+        tokio::time::advance(minute).await;
+        fill(100_000, NOW.plus_micros(60 * SECOND));
+        assert_eq!((2..=6).filter(|number| known(*number)).collect::<Vec<_>>(), [6], "all is over but for what is used");
+        drop(used);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_endpoint_that_is_asked_no_more_is_forgotten() {
+        let (budget, hour) = (budget(), Duration::from_secs(3_600));
+        let url = HttpUrl::parse("url", "https://a/", 100).unwrap();
+        let spent = spent(&budget);
+        let endpoint = budget.endpoints.of(TenantId(Uuid::from_u128(1)), ConnectorId(Uuid::from_u128(1)), &url);
+        (0..5).for_each(|_| endpoint.admit().unwrap_or_else(|_| panic!("it is asked")).note(Some(false)));
+        spent.lock().endpoint = Some(endpoint);
+        let silent = || budget.silent_endpoints().load(std::sync::atomic::Ordering::Relaxed);
+        tokio::time::advance(hour).await;
+        budget.sweep();
+        assert_eq!(silent(), 1, "it may be asked at any time");
+        tokio::time::advance(hour).await;
+        budget.sweep();
+        assert_eq!((silent(), spent.silence().is_none()), (0, true));
     }
 }

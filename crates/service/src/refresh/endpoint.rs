@@ -52,6 +52,8 @@ pub(super) struct Admission {
 const MOST_UNANSWERED: u32 = 5;
 /// The longest pause, as a multiple of the first one.
 const LONGEST_PAUSE: u32 = 12;
+/// The time after its pause after which a silent endpoint that was not asked is forgotten.
+const UNASKED: Duration = Duration::from_secs(3_600);
 /// The endpoints that are remembered although no connection uses them.
 const REMEMBERED: usize = 10_000;
 
@@ -118,6 +120,14 @@ impl Endpoint {
     /// The time until a request may be sent; `None` if one may be now.
     pub(super) fn rest(&self) -> Option<Duration> {
         self.rest_of(*self.lock())
+    }
+
+    /// Returns whether it could have been asked for a long time, and was not: nothing says that it is still silent.
+    pub(super) fn is_unasked(&self) -> bool {
+        match *self.lock() {
+            State::Silent(until, _) => until + UNASKED <= Instant::now(),
+            State::Answering(_) | State::Probed(_) => false,
+        }
     }
 
     fn rest_of(&self, state: State) -> Option<Duration> {

@@ -114,6 +114,11 @@ impl Refreshes {
         self.budget.silent_endpoints()
     }
 
+    /// Forgets silent endpoints that were not asked for a long time.
+    pub(crate) fn sweep_endpoints(&self) {
+        self.budget.sweep();
+    }
+
     /// The time for which a lease is held: longer than a request and the writes around it may take.
     fn lease(&self) -> Duration {
         self.settings.timeout * 3

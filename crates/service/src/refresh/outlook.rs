@@ -96,7 +96,7 @@ impl Services {
             holds.push(RefreshHold::Incomplete { obstacle, message });
         }
         let client = self.shared.outbound.client_version(tenant, connection).await?;
-        let spent = self.shared.refreshes.budget.of(tenant, connection.id);
+        let spent = self.shared.refreshes.budget.of(tenant, connection.id, now);
         let of_provider = spent.hold(credential.id, &client, now).into_iter().chain(spent.silence());
         holds.extend(of_provider.filter_map(|hold| shown(hold, now)));
         if !self.shared.refreshes.journal.is_writable() {

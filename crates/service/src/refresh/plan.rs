@@ -47,13 +47,13 @@ impl Services {
         }
         let connection = credential.connection.ok_or_else(|| Error::internal("a refresh without a connection"))?;
         let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
-        let budget = self.shared.refreshes.budget.of(tenant, connection.id);
+        let budget = self.shared.refreshes.budget.of(tenant, connection.id, self.now());
         let version = self.shared.outbound.client_version(tenant, &connection).await?;
         if let Some(hold) = budget.hold(credential.id, &version, self.now()) {
             return Err(hold.into_error(&credential));
         }
         let client = self.token_client(tenant, &connection).await?;
-        let endpoint = self.shared.refreshes.budget.endpoint(tenant, &connection, &client.token_url);
+        let endpoint = self.shared.refreshes.budget.endpoint(tenant, &connection, &client.token_url, &budget);
         match endpoint.rest() {
             Some(rest) => Err(Hold::Silent(rest).into_error(&credential)),
             None => Ok(Plan { tenant, credential, connection, client, version, budget, endpoint }),

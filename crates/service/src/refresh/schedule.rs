@@ -81,7 +81,8 @@ impl Services {
                 if full.contains(&(tenant, connection)) || refreshes.flights.has((tenant, id)) {
                     continue;
                 }
-                match refreshes.budget.of(tenant, connection).reserve(self.now()) {
+                let now = self.now();
+                match refreshes.budget.of(tenant, connection, now).reserve(now) {
                     Ok(reserved) => self.refresh_ahead((tenant, id), version, reserved),
                     Err(wait) => {
                         is_soon |= wait == Wait::Budget;
