@@ -42,6 +42,47 @@ async fn settled(world: &World, grant: &Grant) -> v1::ExplainCredentialResponse 
     }
 }
 
+/// The server was only slow, and another one has taken it for dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_not_processed_is_no_loss_once_that_is_reported() {
+    let minute = Duration::from_secs(60);
+    let server = TestServer::start_with(Backend::Postgres, |config| config.refresh.timeout = minute).await;
+    let _replica = server.replica().await.unwrap();
+    let world = World::on(&server, ProviderOptions::default()).await;
+    let timeout = || Some(fixture::milliseconds(60_000));
+    let connector = v1::Connector { read_timeout: timeout(), total_timeout: timeout(), ..Default::default() };
+    let request = v1::UpdateConnectorRequest {
+        reference: world.connector.clone(),
+        connector: Some(connector),
+        ..Default::default()
+    };
+    world.client.connectors().update_connector(request).await.unwrap();
+    let grant = world.expired("ada").await;
+    let gate = Gate::closed();
+    world.provider.fail([ProviderFault::status(503).held(&gate)]);
+    tokio::select! {
+        answer = world.issue(&grant.credential) => panic!("the provider has not answered: {answer:?}"),
+        () = world.sent(1) => {}
+    }
+    server.sql("UPDATE refresh_lease SET until_time = 0").await;
+    let explained = settled(&world, &grant).await;
+    let facts = explained.credential.unwrap();
+    let found = (facts.state(), facts.failure_class(), &*facts.failure_reason, facts.next_refresh_time);
+    let expected = (v1::CredentialState::Indeterminate, v1::FailureClass::Indeterminate, "PROCESS_ENDED", None);
+    assert_eq!(found, expected);
+
+    gate.open();
+    let facts =
+        world.facts_when(&grant.credential, |facts| facts.failure_class() != v1::FailureClass::Indeterminate).await;
+    let found = (facts.state(), facts.failure_class(), facts.refresh_failure_count, facts.version);
+    // Its token has expired.
+    assert_eq!(found, (v1::CredentialState::Expired, v1::FailureClass::Transient, 1, 1), "{facts:?}");
+    assert!(facts.next_refresh_time.is_some(), "it is tried again");
+    let attempts = world.explain(&grant.credential).await.attempts;
+    let outcomes: Vec<_> = attempts.iter().map(v1::RefreshAttempt::outcome).collect();
+    assert_eq!((outcomes, world.provider.requests().len()), (vec![v1::RefreshOutcome::NotProcessed], 1));
+}
+
 on_both! {
     async fn one_that_may_have_spent_its_refresh_token_needs_the_user(backend: Backend) {
         let mut server = hasty(backend).await;

@@ -38,3 +38,12 @@ pub enum FailureClass {
     Connection,
     Indeterminate,
 }
+
+// === impl FailureClass ===
+
+impl FailureClass {
+    /// Returns whether no attempt follows, because only a user can help.
+    pub fn is_final(self) -> bool {
+        matches!(self, FailureClass::Permanent | FailureClass::Indeterminate)
+    }
+}

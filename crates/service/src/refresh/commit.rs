@@ -360,6 +360,11 @@ impl Services {
         if credential.material_version != version && !is_believed(failure) {
             return Ok(false);
         }
+        let is_over = credential.failure_class.is_some_and(FailureClass::is_final);
+        if !failure.class.is_final() && !self.refresh_take_back(txn, tenant, &mut credential, attempt).await? && is_over {
+            // It is reported late, and says nothing about the attempt that was final.
+            return Ok(true);
+        }
         note(&mut credential, failure, now);
         credential.meta = credential.meta.changed(now);
         txn.replace(tenant, &credential).await?;

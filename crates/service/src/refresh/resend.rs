@@ -76,6 +76,11 @@ impl<'a> Earlier<'a> {
         later.any(|made| is_good(made, self.digest))
     }
 
+    /// Returns whether one may have spent it.
+    pub(super) fn may_be_spent(&self) -> bool {
+        self.spenders().next().is_some()
+    }
+
     /// Those that have no end.
     pub(super) fn open(&self) -> impl Iterator<Item = &'a RefreshAttempt> {
         self.spenders().filter(|made| made.end.is_none())
@@ -191,6 +196,11 @@ mod tests {
     fn what_was_not_processed_or_is_not_spent_can_be_sent_again() {
         let unsent = [attempt(10, Some(RefreshOutcome::NotProcessed))];
         assert_eq!(resend(&unsent, true, Duration::ZERO, 11), Resend::Free);
+        let may_be_spent = |made: &[RefreshAttempt]| {
+            Earlier { made, digest: [1; 32], rotates: true, grace: Duration::ZERO }.may_be_spent()
+        };
+        let lost_before = [unsent[0].clone(), attempt(9, Some(RefreshOutcome::Unknown))];
+        assert_eq!((may_be_spent(&unsent), may_be_spent(&lost_before)), (false, true));
         let unknown = [attempt(10, Some(RefreshOutcome::Unknown)), attempt(9, None)];
         assert_eq!(resend(&unknown, false, Duration::ZERO, 11), Resend::Free);
         let of_another = Earlier { made: &unknown, digest: [2; 32], rotates: true, grace: Duration::ZERO };

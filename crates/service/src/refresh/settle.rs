@@ -2,7 +2,9 @@
 //! refresh token may be spent, and the time for which a provider accepts it again passes.
 
 use jackfield_domain::connection::Connection;
-use jackfield_domain::credential::{Credential, Material, RefreshAttempt, RefreshEnd, RefreshOutcome, refresh_backoff};
+use jackfield_domain::credential::{
+    Credential, CredentialState, Material, RefreshAttempt, RefreshEnd, RefreshOutcome, refresh_backoff,
+};
 use jackfield_domain::{Error, Result, TenantId};
 use jackfield_store::{LeftAttempt, Writer};
 use jackfield_vault::DataKey;
@@ -143,5 +145,28 @@ impl Services {
         let ended = Ended { attempt, version, create_time };
         self.refresh_fail_in(txn, tenant, credential.id, &ended, &failure).await?;
         Ok(Settled::Done(Some(failure.outcome)))
+    }
+
+    /// Takes back that a refresh token may be spent, if no attempt with it is in doubt any more: a process that seemed to have ended was only
+    /// slow, and reports of its attempt, which has its end already, that the provider did not process it. Returns whether it was taken back.
+    pub(super) async fn refresh_take_back(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        credential: &mut Credential,
+        reported: Uuid,
+    ) -> Result<bool> {
+        if credential.state != CredentialState::Indeterminate {
+            return Ok(false);
+        }
+        let made = txn.refresh_attempts(tenant, credential.id, KEPT_ATTEMPTS).await?;
+        let Some(attempt) = made.iter().find(|made| made.id == reported) else { return Ok(false) };
+        if Earlier::of(&made, attempt.token_digest, credential, None).may_be_spent() {
+            return Ok(false);
+        }
+        credential.state = if credential.has_token() { CredentialState::Valid } else { CredentialState::Expired };
+        // The attempt counts once.
+        credential.refresh_failure_count = credential.refresh_failure_count.saturating_sub(1);
+        Ok(true)
     }
 }
