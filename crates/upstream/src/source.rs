@@ -1,5 +1,7 @@
 //! Credential sources that are called: with JSON in a POST, or over gRPC.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -9,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, Deadline, Request, Response};
 use crate::error::{CallError, Fault};
+use crate::retry_after::retry_after;
 
 /// A question without a usable response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,8 +21,8 @@ pub enum SourceError {
     #[error("its URL cannot have the path of the contract")]
     Url,
     /// The status is not one of those that are agreed.
-    #[error("status {0}")]
-    Status(StatusCode),
+    #[error("status {status}")]
+    Status { status: StatusCode, retry_after: Option<Duration> },
     /// The status of gRPC is not OK. Its message may have anything, so it is left out.
     #[error("status {0} of gRPC")]
     Grpc(String),
@@ -64,7 +67,7 @@ fn read(response: Response) -> Result<Option<Bytes>, SourceError> {
     match response.status {
         StatusCode::OK => Ok(Some(response.body)),
         StatusCode::NO_CONTENT => Ok(None),
-        status => Err(SourceError::Status(status)),
+        _ => Err(failed(&response)),
     }
 }
 
@@ -83,7 +86,7 @@ fn call(url: &HttpUrl, question: &[u8], deadline: Deadline) -> Result<Request, S
 
 fn read_grpc(response: Response) -> Result<Bytes, SourceError> {
     if response.status != StatusCode::OK {
-        return Err(SourceError::Status(response.status));
+        return Err(failed(&response));
     }
     let status = response.headers.get(GRPC_STATUS).and_then(|status| status.to_str().ok()).unwrap_or("missing");
     if status != "0" {
@@ -103,6 +106,10 @@ fn read_grpc(response: Response) -> Result<Bytes, SourceError> {
     }
 }
 
+fn failed(response: &Response) -> SourceError {
+    SourceError::Status { status: response.status, retry_after: retry_after(&response.headers) }
+}
+
 // === impl SourceError ===
 
 impl SourceError {
@@ -112,8 +119,17 @@ impl SourceError {
             SourceError::Call(error) => fault_of(&error.fault),
             SourceError::Url => SourceFault::Unreachable,
             SourceError::Grpc(status) if status == LATE => SourceFault::Timeout,
-            SourceError::Status(_) | SourceError::Grpc(_) => SourceFault::Failed,
+            SourceError::Status { .. } | SourceError::Grpc(_) => SourceFault::Failed,
             SourceError::Frame => SourceFault::Incomplete,
+        }
+    }
+
+    /// The wait that the source asks for, or that its circuit has left.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SourceError::Status { retry_after, .. } => *retry_after,
+            SourceError::Call(CallError { fault: Fault::CircuitOpen { retry_after }, .. }) => Some(*retry_after),
+            SourceError::Call(_) | SourceError::Url | SourceError::Grpc(_) | SourceError::Frame => None,
         }
     }
 }

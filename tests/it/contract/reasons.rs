@@ -86,6 +86,7 @@ fn errors() -> Vec<Error> {
             fault,
             id: id.clone(),
             message: "no".to_owned(),
+            retry_after: None,
         }),
     );
     errors.extend(delays().into_iter().map(|cause| {

@@ -1,5 +1,7 @@
 //! Credential sources: material that the server asks for, over HTTPS and on the streams of clients.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use jackfield_api::v1;
 use jackfield_api::v1::credential_material::Material;
@@ -80,10 +82,15 @@ async fn a_system() -> System {
         let body = match question["userId"].as_str().unwrap_or_default() {
             "ada" => json!({ "material": { "apiKey": { "apiKey": "from the source" } } }).to_string(),
             "none" => return Reply::new(204, ""),
+            "marked" => format!("\u{feff}{}", json!({ "material": { "apiKey": { "apiKey": "after a mark" } } })),
             "empty" => "{}".to_owned(),
             "half" => json!({ "material": { "clientCredentials": { "clientId": "id" } } }).to_string(),
             "other" => "<html></html>".to_owned(),
             "large" => json!({ "material": { "apiKey": { "apiKey": "x".repeat(1024 * 1024) } } }).to_string(),
+            "busy" => {
+                let headers = vec![("retry-after", "30".to_owned())];
+                return Reply { headers, ..Reply::new(429, "") };
+            }
             _ => return Reply::new(500, "a crash"),
         };
         Reply::new(200, body)
@@ -114,7 +121,7 @@ on_both! {
     async fn an_endpoint_gives_material_or_a_reason(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        for user_id in ["none", "empty", "half", "other", "large", "crash"] {
+        for user_id in ["marked", "none", "empty", "half", "other", "large", "crash", "busy"] {
             steps::link(&client, user_id, &link.connector).await;
         }
         fails(&client, "ada", Code::NotFound, "CREDENTIAL_SOURCE_NOT_FOUND").await;
@@ -140,6 +147,14 @@ on_both! {
             ("crash", Code::Unavailable, "CREDENTIAL_SOURCE_FAILED"),
         ] {
             fails(&client, user_id, code, reason).await;
+        }
+        let marked = authenticate(&client, by_source("marked")).await.unwrap().into_inner().credential.unwrap();
+        assert_eq!(steps::revealed(&client, &marked.id).await, fixture::api_key_material("after a mark"));
+        for (user_id, seconds) in [("crash", 1), ("busy", 30)] {
+            let answer = authenticate(&client, by_source(user_id)).await;
+            let refused = expect_status(answer, Code::Unavailable, "CREDENTIAL_SOURCE_FAILED");
+            let wait = refused.details.retry_info().and_then(|retry| retry.retry_delay);
+            assert_eq!(wait, Some(Duration::from_secs(seconds)), "{user_id}");
         }
         system.hold();
         set(&client, v1::CredentialSource { timeout: in_millis(200), ..https(system.url("/credentials"), &keys) }).await;

@@ -104,7 +104,7 @@ pub enum Error {
     JournalUnwritable { retry_after: Duration },
     /// A credential source gave no material that can be used. The message names fields, and no value that the source gave.
     #[error("credential source failed: {}", .fault.as_str())]
-    SourceFailed { fault: SourceFault, id: String, message: String },
+    SourceFailed { fault: SourceFault, id: String, message: String, retry_after: Option<Duration> },
     /// The server sheds load or shuts down.
     #[error("server unavailable")]
     ServerUnavailable { retry_after: Duration },

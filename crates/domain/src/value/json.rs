@@ -72,10 +72,15 @@ impl From<JsonObject> for Map<String, Value> {
 /// # Errors
 /// The text is not JSON, or not of this type. The message may quote it.
 pub fn read<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
-    let mut deserializer = serde_json::Deserializer::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text));
+    let mut deserializer = serde_json::Deserializer::from_str(without_mark(text));
     let value = T::deserialize(ObjectsOnly(&mut deserializer))?;
     deserializer.end()?;
     Ok(value)
+}
+
+/// A text of JSON that someone else wrote, without a byte order mark at its beginning (RFC 8259 8.1).
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// A JSON number, or what is wrong with it: JSON has neither infinities nor NaN.

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use jackfield_api::message::ResourceMessage;
 use jackfield_domain::request::document_patch::{Document, PointerBuf, SecretPath, Secrets};
 use jackfield_domain::request::mask::{Mask, Path};
+use jackfield_domain::value::json::without_mark;
 use jackfield_domain::{Error, Result, Violation, Violations};
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 use serde_json::{Map, Value};
@@ -81,9 +82,10 @@ pub(super) fn to_json<M: prost::Name>(message: &M) -> Result<Vec<u8>> {
     serde_json::to_vec(&dynamic).map_err(Error::internal)
 }
 
-/// The message that a text in JSON has; `None` if it is not one. The message of the parser would repeat values, so it is dropped.
+/// The message that a text in JSON has, which someone else wrote; `None` if it is not one. The message of the parser would repeat values, so it is dropped.
 pub(super) fn from_json<M: prost::Name + Default>(text: &[u8]) -> Option<M> {
-    let mut parser = serde_json::Deserializer::from_slice(text);
+    let text = without_mark(std::str::from_utf8(text).ok()?);
+    let mut parser = serde_json::Deserializer::from_str(text);
     let dynamic = DynamicMessage::deserialize(descriptor::<M>().ok()?, &mut parser).ok()?;
     parser.end().ok()?;
     dynamic.transcode_to().ok()

@@ -55,13 +55,15 @@ pub struct SourceFailure {
     pub fault: SourceFault,
     /// More about it, without any value that the source gave.
     pub message: String,
+    /// The wait that the source asks for.
+    pub retry_after: Option<Duration>,
 }
 
 // === impl SourceFailure ===
 
 impl SourceFailure {
     pub fn of(fault: SourceFault, message: impl Into<String>) -> Self {
-        SourceFailure { fault, message: message.into() }
+        SourceFailure { fault, message: message.into(), retry_after: None }
     }
 }
 
@@ -218,7 +220,10 @@ impl Services {
         Ok(match ask(&client, (*protocol, url), &form.question(*protocol, &request)?, end).await {
             Ok(Some(body)) => form.answer(*protocol, &body),
             Ok(None) => Ok(None),
-            Err(error) => Err(SourceFailure::of(error.fault(), error.to_string())),
+            Err(error) => {
+                let retry_after = error.retry_after();
+                Err(SourceFailure { retry_after, ..SourceFailure::of(error.fault(), error.to_string()) })
+            }
         })
     }
 }
@@ -259,10 +264,11 @@ async fn locked_key(
 
 /// The error of a source that gave nothing usable. It is for the caller to report; the log has it for the operator.
 fn failed(tenant: TenantId, source: &CredentialSource, failure: SourceFailure) -> Error {
-    let SourceFailure { fault, message } = failure;
+    let SourceFailure { fault, message, retry_after } = failure;
     let (id, reason) = (source.id, fault.as_str());
     tracing::warn!(tenant.id = %tenant, credential_source.id = %id, error.type = reason, error = message, "a credential source gave nothing that can be used");
-    Error::SourceFailed { fault, id: id.to_string(), message: format!("credential source {id}: {message}") }
+    let message = format!("credential source {id}: {message}");
+    Error::SourceFailed { fault, id: id.to_string(), message, retry_after }
 }
 
 fn no_source(user_id: Option<&UserId>) -> Error {

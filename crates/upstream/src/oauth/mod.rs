@@ -7,7 +7,6 @@ mod device;
 mod fault;
 mod request;
 mod response;
-mod retry_after;
 mod revocation;
 
 use std::collections::BTreeMap;

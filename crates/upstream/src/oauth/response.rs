@@ -16,9 +16,9 @@ use url::form_urlencoded;
 
 use super::device::DeviceAuthorization;
 use super::fault::{ErrorCode, TokenFault};
-use super::retry_after::retry_after;
 use super::revocation::Revocation;
 use crate::client::Response;
+use crate::retry_after::retry_after;
 
 /// The tokens of a response.
 #[derive(Debug)]

@@ -237,13 +237,13 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
             let message = "the journal of received tokens cannot be written, so none are asked for".into();
             StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after)
         }
-        Error::SourceFailed { fault, id, message } => {
+        Error::SourceFailed { fault, id, message, retry_after } => {
             let code = if fault.is_transient() { Code::Unavailable } else { Code::FailedPrecondition };
             let mut answer = StatusBuilder::new(code, reason, cut(&message))
                 .with("resource", Resource::CredentialSource.as_str())
                 .with("id", &id);
             if fault.is_transient() {
-                answer = answer.retry(SOURCE_RETRY_AFTER);
+                answer = answer.retry(retry_after.unwrap_or_default().max(SOURCE_RETRY_AFTER));
             } else {
                 let subject = format!("{}/{}", Resource::CredentialSource, cut(&id));
                 answer.preconditions.push(PreconditionViolation::new(reason, subject, cut(&message)));

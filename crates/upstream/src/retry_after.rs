@@ -9,7 +9,7 @@ use jackfield_domain::{Clock, SystemClock};
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// The wait that a response asks for. A date that is over means none.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, RETRY_AFTER)?;
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let wait = match is_number {
