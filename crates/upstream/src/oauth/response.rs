@@ -95,18 +95,7 @@ struct Members(Map<String, Value>);
 /// # Errors
 /// The endpoint refused, or the response says neither.
 pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
-    let (status, retry_after) = (response.status, retry_after(&response.headers));
-    let members = Members::of(response);
-    // Slack and GitHub refuse with 200.
-    if let Some(code) = members.as_ref().and_then(Members::error) {
-        return Err(TokenFault::Refused { status, code, retry_after });
-    }
-    match status {
-        StatusCode::OK | StatusCode::CREATED => {
-            members.map(Members::tokens).ok_or(TokenFault::BodyMalformed { status })
-        }
-        status => Err(TokenFault::Status { status, retry_after }),
-    }
+    read_as(response, |members| Some(members.tokens()))
 }
 
 /// Reads the response of a device authorisation endpoint (RFC 8628 3.2).
@@ -114,15 +103,19 @@ pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
 /// # Errors
 /// The endpoint refused, or the response lacks something.
 pub(super) fn read_device(response: &Response) -> Result<DeviceAuthorization, TokenFault> {
+    read_as(response, Members::device)
+}
+
+/// Reads a response whose members are a success, unless they or the status say otherwise. `None` of them: they lack something.
+fn read_as<T>(response: &Response, success: impl FnOnce(Members) -> Option<T>) -> Result<T, TokenFault> {
     let (status, retry_after) = (response.status, retry_after(&response.headers));
     let members = Members::of(response);
+    // Slack and GitHub refuse with 200.
     if let Some(code) = members.as_ref().and_then(Members::error) {
         return Err(TokenFault::Refused { status, code, retry_after });
     }
     match status {
-        StatusCode::OK | StatusCode::CREATED => {
-            members.and_then(Members::device).ok_or(TokenFault::BodyMalformed { status })
-        }
+        StatusCode::OK | StatusCode::CREATED => members.and_then(success).ok_or(TokenFault::BodyMalformed { status }),
         status => Err(TokenFault::Status { status, retry_after }),
     }
 }
