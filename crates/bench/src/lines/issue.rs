@@ -5,7 +5,7 @@ use bytes::Bytes;
 use jackfield_api::v1;
 use prost::Message as _;
 
-use super::Bench;
+use super::{Bench, Rounds};
 use crate::load::Side;
 use crate::table::{Line, Target};
 use crate::{Result, bare, wire};
@@ -16,7 +16,20 @@ const CALLERS: usize = 8;
 pub(crate) const ISSUE: &str = "/jackfield.v1.CredentialsService/IssueAccessToken";
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
-    let jackfield = bench.jackfield().await?;
+    let rounds = rounds(bench, &[], bare::Job::default(), bare::ECHO).await?;
+    let (name, database) = ("IssueAccessToken", bench.world.name());
+    Ok(vec![rounds.throughput(name, database, Target::AtLeast(0.75)), rounds.p99(name, database, Target::AtMost(1.5))])
+}
+
+/// Measures repeated IssueAccessToken of one credential, by Jackfield with these settings, and by a baseline that gives the same answer to
+/// the same request at a path.
+pub(super) async fn rounds(
+    bench: &Bench<'_>,
+    settings: &[&str],
+    job: bare::Job,
+    path: &'static str,
+) -> Result<Rounds> {
+    let jackfield = bench.jackfield_with(settings).await?;
     let pki = jackfield.pki();
     let request = request(&bench.world.credential);
     let mut ours = Side {
@@ -27,15 +40,15 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     };
     let answer = ours.clients[0].unary(ISSUE, request.clone()).await?;
 
-    let baseline = bench.bare(bare::Job { pki: pki.clone(), token: answer.to_vec(), ..Default::default() })?;
+    let baseline = bench.bare(bare::Job { pki: pki.clone(), token: answer.to_vec(), ..job })?;
     let mut theirs = Side {
         clients: wire::connect_many(baseline.address()?, &pki, CONNECTIONS).await?,
         callers: CALLERS,
-        path: bare::ECHO,
+        path,
         pid: baseline.pid(),
     };
-    if theirs.clients[0].unary(bare::ECHO, request.clone()).await? != answer {
-        return Err("the echo is not the answer".into());
+    if theirs.clients[0].unary(path, request.clone()).await? != answer {
+        return Err("the baseline answers with another message".into());
     }
     let same = move |_, _| request.clone();
     let traces = bench.sink.traces();
@@ -43,11 +56,8 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     if bench.sink.traces() == traces {
         return Err("no trace of a call has arrived".into());
     }
-    let (name, database) = ("IssueAccessToken", bench.world.name());
-    let lines =
-        vec![rounds.throughput(name, database, Target::AtLeast(0.75)), rounds.p99(name, database, Target::AtMost(1.5))];
     jackfield.stop().await?;
-    Ok(lines)
+    Ok(rounds)
 }
 
 /// The request for the token of a credential.
