@@ -16,10 +16,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::npm::http::Http;
 use crate::pki::{Identity, Leaf, Pki};
 
 /// A running Keycloak.
@@ -97,31 +95,6 @@ impl Keycloak {
     /// Its issuer.
     pub fn issuer(&self) -> String {
         format!("{}/realms/{REALM_NAME}", self.origin)
-    }
-
-    /// The metadata that it publishes (OpenID Connect Discovery 1.0).
-    ///
-    /// # Panics
-    /// Panics if it publishes none.
-    pub async fn metadata(&self) -> Value {
-        // Connections belong to the runtime of a test.
-        Http::default().metadata(&self.issuer()).await
-    }
-
-    /// The status and the body of the answer to a form that is sent to an endpoint.
-    ///
-    /// # Panics
-    /// Panics if there is no answer, or it is not JSON.
-    pub async fn post(&self, url: &str, members: &[(&str, &str)]) -> (u16, Value) {
-        Http::default().ask(url, members).await
-    }
-
-    /// The status and the body of the profile of a user, for whom an access token stands.
-    ///
-    /// # Panics
-    /// Panics if there is no answer.
-    pub async fn profile(&self, url: &str, access_token: &str) -> (u16, Value) {
-        Http::default().profile(url, access_token).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]

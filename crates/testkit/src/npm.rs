@@ -5,7 +5,7 @@
 //! client presents a certificate. It obeys commands on its standard input, and ends when that closes, however the test process ends.
 
 mod browser;
-pub(crate) mod http;
+mod http;
 
 use std::fs::File;
 use std::path::Path;
@@ -20,14 +20,12 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 pub use browser::{Browser, Decision, Landed};
-
-use self::http::Http;
+pub use http::Http;
 
 /// A running server. It ends when this value is dropped.
 pub struct NpmProvider {
     origin: String,
     pipes: Mutex<Pipes>,
-    http: Http,
     directory: TempDir,
     _child: Child,
 }
@@ -80,7 +78,6 @@ impl NpmProvider {
         let mut provider = NpmProvider {
             origin: String::new(),
             pipes: Mutex::new(Pipes { input, output }),
-            http: Http::default(),
             directory,
             _child: child,
         };
@@ -100,28 +97,9 @@ impl NpmProvider {
         self.line(&mut pipes).await["answer"].take()
     }
 
-    /// The metadata that the server publishes (OpenID Connect Discovery 1.0).
-    ///
-    /// # Panics
-    /// Panics if it publishes none.
-    pub async fn metadata(&self) -> Value {
-        self.http.metadata(&self.origin).await
-    }
-
-    /// The status and the body of the answer to a form that is sent to an endpoint.
-    ///
-    /// # Panics
-    /// Panics if there is no answer, or it is not JSON.
-    pub async fn post(&self, url: &str, members: &[(&str, &str)]) -> (u16, Value) {
-        self.http.ask(url, members).await
-    }
-
-    /// The status and the body of the profile of a user, for whom an access token stands.
-    ///
-    /// # Panics
-    /// Panics if there is no answer.
-    pub async fn profile(&self, url: &str, access_token: &str) -> (u16, Value) {
-        self.http.profile(url, access_token).await
+    /// Its issuer.
+    pub fn issuer(&self) -> &str {
+        &self.origin
     }
 
     async fn line(&self, pipes: &mut Pipes) -> Value {

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use jackfield_api::v1::AuthorizationState as State;
 use jackfield_api::v1::{self, credential_material::Material};
-use jackfield_api::v1::{AuthorizationState as State, RevocationOutcome as Outcome, RevokedTokenKind as Token};
 use jackfield_testkit::npm::{Browser, Decision, Landed};
 use jackfield_testkit::{Backend, Keycloak, TestServer, fixture};
-use serde_json::Value;
 use tonic::Code;
 
 use super::client_key::imported;
@@ -48,8 +47,7 @@ impl World<&'static Keycloak> {
         client: &str,
         change: impl FnOnce(&mut v1::Connection),
     ) -> Self {
-        let metadata = keycloak.metadata().await;
-        World::connected(server, keycloak, metadata, |_, connection| {
+        World::connected(server, keycloak, &keycloak.issuer(), |_, connection| {
             connection.client_id = Some(client.to_owned());
             connection.client_secrets = vec![v1::ClientSecret { value: SECRET.to_owned(), ..Default::default() }];
             // It gives offline access to those who ask for the scope.
@@ -57,22 +55,6 @@ impl World<&'static Keycloak> {
             change(connection);
         })
         .await
-    }
-
-    /// The status and the body of the profile for which an access token stands.
-    async fn profile(&self, access_token: &str) -> (u16, Value) {
-        self.provider.profile(self.url("userinfo_endpoint"), access_token).await
-    }
-
-    /// Spends a refresh token, as another program does that has it. Returns the error of the server.
-    async fn spend(&self, client: &str, refresh_token: &str) -> Value {
-        let members = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token),
-            ("client_id", client),
-            ("client_secret", SECRET),
-        ];
-        self.provider.post(self.url("token_endpoint"), &members).await.1["error"].take()
     }
 }
 
@@ -121,7 +103,7 @@ at_keycloak! {
         let spent = world.tokens(&credential).await.refresh_token;
         world.refresh(&credential).await.unwrap();
         let live = world.tokens(&credential).await;
-        assert_eq!(world.spend("c1", &spent).await, "invalid_grant");
+        assert_eq!(world.spend(("c1", SECRET), &spent).await, "invalid_grant");
         assert_eq!(world.profile(&live.access_token).await.0, 401, "the session is over");
         refused(world.refresh(&credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         let facts = world.facts(&credential).await;
@@ -148,7 +130,7 @@ at_keycloak! {
         }
         let issued = world.issue(&credential).await.unwrap();
         assert_eq!(world.profile(&issued.access_token).await.0, 200);
-        revoke(&world, credential).await;
+        world.revoke(credential).await;
     }
 
     async fn a_client_gets_tokens_for_itself(server, keycloak) {
@@ -177,9 +159,9 @@ at_keycloak! {
         let credential = world.authorized("ada").await.id;
         let tokens = world.tokens(&credential).await;
         assert_eq!(world.profile(&tokens.access_token).await.0, 200);
-        revoke(&world, credential.clone()).await;
+        world.revoke(credential.clone()).await;
         assert_eq!(world.profile(&tokens.access_token).await.0, 401);
-        assert_eq!(world.spend("c1", &tokens.refresh_token).await, "invalid_grant");
+        assert_eq!(world.spend(("c1", SECRET), &tokens.refresh_token).await, "invalid_grant");
         refused(world.issue(&credential).await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
     }
 
@@ -205,17 +187,4 @@ at_keycloak! {
         let denied = ended(&world.client, &started.authorization.unwrap().id).await;
         assert_eq!((denied.state(), &*denied.failure_detail), (State::Denied, "access_denied"), "{denied:?}");
     }
-}
-
-/// Revokes a credential, both of whose tokens the server takes back.
-async fn revoke(world: &World<&'static Keycloak>, reference: String) {
-    let request = v1::RevokeCredentialRequest { reference, ..Default::default() };
-    let answer = world.client.credentials().revoke_credential(request).await.unwrap().into_inner();
-    let outcomes: Vec<(Token, Outcome)> =
-        answer.revocations.iter().map(|revocation| (revocation.kind(), revocation.outcome())).collect();
-    assert_eq!(
-        outcomes,
-        [(Token::RefreshToken, Outcome::Revoked), (Token::AccessToken, Outcome::Revoked)],
-        "{answer:?}"
-    );
 }

@@ -23,8 +23,8 @@ mod oidc;
 mod rotation;
 
 use jackfield_api::v1;
-use jackfield_api::v1::AuthorizationState as State;
-use jackfield_testkit::npm::{Browser, Decision, Landed};
+use jackfield_api::v1::{AuthorizationState as State, RevocationOutcome as Outcome, RevokedTokenKind as Token};
+use jackfield_testkit::npm::{Browser, Decision, Http, Landed};
 use jackfield_testkit::{Brought, Client, NpmPackage, NpmProvider, TestServer, fixture};
 use serde_json::{Value, json};
 use tonic::{Response, Status};
@@ -39,7 +39,8 @@ const CLIENT: (&str, &str) = ("c1", "s:1 %+ of the client");
 /// A tenant with a connection to a server. The connector has what the server publishes of itself.
 pub(super) struct World<P = NpmProvider> {
     pub(super) provider: P,
-    pub(super) metadata: Value,
+    http: Http,
+    metadata: Value,
     pub(super) client: Client,
     pub(super) connection: v1::Connection,
 }
@@ -70,8 +71,8 @@ impl World {
         change: impl FnOnce(&mut v1::Connector, &mut v1::Connection),
     ) -> Self {
         let provider = NpmProvider::start(package, settings).await;
-        let metadata = provider.metadata().await;
-        World::connected(server, provider, metadata, change).await
+        let issuer = provider.issuer().to_owned();
+        World::connected(server, provider, &issuer, change).await
     }
 
     /// The kind of a token at a server of `oidc-provider`; `null` if it is not good.
@@ -90,13 +91,15 @@ impl World {
 }
 
 impl<P> World<P> {
-    /// A world with a server that runs, and publishes this.
+    /// A world with a server that runs, and publishes its metadata as an issuer.
     pub(super) async fn connected(
         server: &TestServer,
         provider: P,
-        metadata: Value,
+        issuer: &str,
         change: impl FnOnce(&mut v1::Connector, &mut v1::Connection),
     ) -> Self {
+        let http = Http::default();
+        let metadata = http.metadata(issuer).await;
         let url = |name: &str| metadata[name].as_str().map(str::to_owned);
         let endpoints = v1::OAuth2Connector {
             issuer_url: url("issuer"),
@@ -125,7 +128,7 @@ impl<P> World<P> {
         connection.connector = steps::connector(&client, connector).await.id;
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let created = client.connections().create_connection(request).await.unwrap().into_inner();
-        World { provider, metadata, client, connection: created.connection.unwrap() }
+        World { provider, http, metadata, client, connection: created.connection.unwrap() }
     }
 
     /// A URL of the metadata.
@@ -190,6 +193,32 @@ impl<P> World<P> {
         let request = v1::RefreshCredentialRequest { reference: credential.to_owned() };
         let refreshed = self.client.credentials().refresh_credential(request).await?.into_inner();
         Ok(refreshed.credential.unwrap())
+    }
+
+    /// The status and the body of the profile for which an access token stands.
+    pub(super) async fn profile(&self, access_token: &str) -> (u16, Value) {
+        self.http.profile(self.url("userinfo_endpoint"), access_token).await
+    }
+
+    /// Spends a refresh token of a client, as another program does that has it. Returns the error of the server.
+    pub(super) async fn spend(&self, (client, secret): (&str, &str), refresh_token: &str) -> Value {
+        let members = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("client_id", client),
+            ("client_secret", secret),
+        ];
+        self.http.ask(self.url("token_endpoint"), &members).await.1["error"].take()
+    }
+
+    /// Revokes a credential, both of whose tokens the server takes back.
+    pub(super) async fn revoke(&self, reference: String) {
+        let request = v1::RevokeCredentialRequest { reference, ..Default::default() };
+        let answer = self.client.credentials().revoke_credential(request).await.unwrap().into_inner();
+        let outcomes: Vec<(Token, Outcome)> =
+            answer.revocations.iter().map(|revocation| (revocation.kind(), revocation.outcome())).collect();
+        let expected = [(Token::RefreshToken, Outcome::Revoked), (Token::AccessToken, Outcome::Revoked)];
+        assert_eq!(outcomes, expected, "{answer:?}");
     }
 
     pub(super) async fn explain(&self, credential: &str) -> v1::ExplainCredentialResponse {

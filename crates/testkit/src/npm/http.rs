@@ -12,9 +12,9 @@ use url::form_urlencoded;
 
 use super::PATIENCE;
 
-/// A client.
+/// A client. Its connections belong to the runtime that it is used in.
 #[derive(Clone)]
-pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
+pub struct Http(Client<HttpConnector, Full<Bytes>>);
 
 /// A response.
 pub(crate) struct Page {
@@ -39,19 +39,28 @@ impl Http {
     }
 
     /// The metadata that an issuer publishes (OpenID Connect Discovery 1.0).
-    pub(crate) async fn metadata(&self, issuer: &str) -> Value {
+    ///
+    /// # Panics
+    /// Panics if it publishes none.
+    pub async fn metadata(&self, issuer: &str) -> Value {
         let page = self.get(&format!("{issuer}/.well-known/openid-configuration"), &[]).await;
         serde_json::from_str(&page.body).expect("JSON")
     }
 
     /// The status and the body of the answer to a form, which is JSON.
-    pub(crate) async fn ask(&self, url: &str, members: &[(&str, &str)]) -> (u16, Value) {
+    ///
+    /// # Panics
+    /// Panics if there is no answer, or it is not JSON.
+    pub async fn ask(&self, url: &str, members: &[(&str, &str)]) -> (u16, Value) {
         let page = self.post(url, members, &[("accept", "application/json")]).await;
         (page.status, serde_json::from_str(&page.body).expect("JSON"))
     }
 
     /// The status and the body of the profile of a user, for whom an access token stands.
-    pub(crate) async fn profile(&self, url: &str, access_token: &str) -> (u16, Value) {
+    ///
+    /// # Panics
+    /// Panics if there is no answer.
+    pub async fn profile(&self, url: &str, access_token: &str) -> (u16, Value) {
         let page = self.get(url, &[("authorization", &format!("Bearer {access_token}"))]).await;
         (page.status, serde_json::from_str(&page.body).unwrap_or_default())
     }

@@ -1,6 +1,6 @@
 //! Ways in which a client says who it is at `oidc-provider`, and the tokens that it gets for itself.
 
-use jackfield_api::v1::{self, RevocationOutcome as Outcome, credential_material::Material};
+use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::npm::Decision;
 use jackfield_testkit::pki::Leaf;
 use jackfield_testkit::{Backend, Flaw, Identity, NpmPackage, Pki, TestServer, fixture};
@@ -101,7 +101,7 @@ on_sqlite! {
         signs(&mut change, "own");
         update(&world, change, ["client_key"]).await;
         assert_eq!(world.refresh(&credential).await.unwrap().version, 4);
-        revoke(&world, credential).await;
+        world.revoke(credential).await;
     }
 
     async fn a_client_presents_its_certificate(server) {
@@ -184,15 +184,7 @@ async fn presents(server: &TestServer, name: &str, method: v1::ClientAuthenticat
     let own = v1::Connection { client_key: Some("name:own".to_owned()), ..Default::default() };
     update(&world, own, ["client_key"]).await;
     assert_eq!(world.refresh(&credential).await.unwrap().version, 4);
-    revoke(&world, credential).await;
-}
-
-/// Revokes a credential, both of whose tokens the server takes back.
-async fn revoke(world: &World, reference: String) {
-    let request = v1::RevokeCredentialRequest { reference, ..Default::default() };
-    let answer = world.client.credentials().revoke_credential(request).await.unwrap().into_inner();
-    let outcomes: Vec<Outcome> = answer.revocations.iter().map(v1::TokenRevocation::outcome).collect();
-    assert_eq!(outcomes, [Outcome::Revoked; 2], "{answer:?}");
+    world.revoke(credential).await;
 }
 
 async fn update<const N: usize>(world: &World, connection: v1::Connection, mask: [&str; N]) {

@@ -7,22 +7,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use jackfield_api::v1;
 use jackfield_testkit::{Backend, Client, ManualClock, NpmPackage, TestServer};
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::{Code, Status};
 
 use super::{CLIENT, World, registration};
 use crate::refresh::world::refused;
-
-/// Spends a refresh token, as another program does that has it. Returns the error of the server.
-async fn spend(world: &World, refresh_token: &str) -> Value {
-    let members = [
-        ("grant_type", "refresh_token"),
-        ("refresh_token", refresh_token),
-        ("client_id", CLIENT.0),
-        ("client_secret", CLIENT.1),
-    ];
-    world.provider.post(world.url("token_endpoint"), &members).await.1["error"].take()
-}
 
 on_sqlite! {
     async fn each_refresh_replaces_the_refresh_token(server) {
@@ -46,7 +35,7 @@ on_sqlite! {
         let spent = world.tokens(&credential).await.refresh_token;
         world.refresh(&credential).await.unwrap();
         let live = world.tokens(&credential).await;
-        assert_eq!(spend(&world, &spent).await, "invalid_grant");
+        assert_eq!(world.spend(CLIENT, &spent).await, "invalid_grant");
         assert!(world.find(&live.access_token).await.is_null(), "the whole grant is over");
         let refusal = refused(world.refresh(&credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         assert!(refusal.status.message().contains("invalid_grant"), "{refusal:?}");
