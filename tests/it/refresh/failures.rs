@@ -339,20 +339,21 @@ on_both! {
         world.refresh(&healthy.credential).await.unwrap();
         let explained = world.explain(&healthy.credential).await;
         let [attempt] = &explained.attempts[..] else { panic!("{explained:?}") };
-        assert_eq!((attempt.outcome(), attempt.credential_version), (v1::RefreshOutcome::Refreshed, 1));
+        let found = (attempt.outcome(), attempt.credential_version, attempt.status);
+        assert_eq!(found, (v1::RefreshOutcome::Refreshed, 1, 200));
         assert!(attempt.begin_time.is_some() && attempt.end_time.is_some());
-        for (number, (fault, obstacle, step, outcome, reason)) in [
-            (ProviderFault::answer_lost(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "CONNECTION_LOST"),
-            (ProviderFault::answer_cut(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "CONNECTION_LOST"),
-            (ProviderFault::web_page(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "BODY_MALFORMED"),
-            (ProviderFault::huge(10 << 20), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "BODY_TOO_LARGE"),
-            (ProviderFault::status(500), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "STATUS_UNEXPECTED"),
-            (ProviderFault::status(503), v1::ErrorReason::UpstreamUnavailable, v1::NextStep::Wait, v1::RefreshOutcome::NotProcessed, "STATUS_UNEXPECTED"),
-            (ProviderFault::error(400, "invalid_grant"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "invalid_grant"),
-            (ProviderFault::error(400, "interaction_required"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "interaction_required"),
-            (ProviderFault::error_with_200("bad_refresh_token"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "bad_refresh_token"),
+        for (number, (fault, obstacle, step, outcome, reason, status)) in [
+            (ProviderFault::answer_lost(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "CONNECTION_LOST", 0),
+            (ProviderFault::answer_cut(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "CONNECTION_LOST", 0),
+            (ProviderFault::web_page(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "BODY_MALFORMED", 200),
+            (ProviderFault::huge(10 << 20), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "BODY_TOO_LARGE", 0),
+            (ProviderFault::status(500), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "STATUS_UNEXPECTED", 500),
+            (ProviderFault::status(503), v1::ErrorReason::UpstreamUnavailable, v1::NextStep::Wait, v1::RefreshOutcome::NotProcessed, "STATUS_UNEXPECTED", 503),
+            (ProviderFault::error(400, "invalid_grant"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "invalid_grant", 400),
+            (ProviderFault::error(400, "interaction_required"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "interaction_required", 400),
+            (ProviderFault::error_with_200("bad_refresh_token"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "bad_refresh_token", 200),
             // Last, because the provider is not asked again for a while.
-            (ProviderFault::error(400, "invalid_scope"), v1::ErrorReason::ConnectionRefused, v1::NextStep::CorrectConnection, v1::RefreshOutcome::ConnectionRefused, "invalid_scope"),
+            (ProviderFault::error(400, "invalid_scope"), v1::ErrorReason::ConnectionRefused, v1::NextStep::CorrectConnection, v1::RefreshOutcome::ConnectionRefused, "invalid_scope", 400),
         ].into_iter().enumerate() {
             let grant = world.expired(&format!("ada-{number}")).await;
             world.provider.fail([fault]);
@@ -360,7 +361,8 @@ on_both! {
             let explained = world.explain(&grant.credential).await;
             assert_eq!((explained.obstacle(), explained.next_step()), (obstacle, step), "{reason}: {explained:?}");
             let [attempt] = &explained.attempts[..] else { panic!("{reason}: {explained:?}") };
-            assert_eq!((attempt.outcome(), &*attempt.reason), (outcome, reason), "{explained:?}");
+            let found = (attempt.outcome(), &*attempt.reason, attempt.status);
+            assert_eq!(found, (outcome, reason, status), "{explained:?}");
             assert!(explained.explanation.contains(reason), "{explained:?}");
             assert_eq!(explained.credential.unwrap().failure_reason, reason);
             // The endpoint answers, and is asked further.

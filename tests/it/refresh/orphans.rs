@@ -79,8 +79,8 @@ async fn one_that_was_not_processed_is_no_loss_once_that_is_reported() {
     assert_eq!(found, (v1::CredentialState::Expired, v1::FailureClass::Transient, 1, 1), "{facts:?}");
     assert!(facts.next_refresh_time.is_some(), "it is tried again");
     let attempts = world.explain(&grant.credential).await.attempts;
-    let outcomes: Vec<_> = attempts.iter().map(v1::RefreshAttempt::outcome).collect();
-    assert_eq!((outcomes, world.provider.requests().len()), (vec![v1::RefreshOutcome::NotProcessed], 1));
+    let outcomes: Vec<_> = attempts.iter().map(|attempt| (attempt.outcome(), attempt.status)).collect();
+    assert_eq!((outcomes, world.provider.requests().len()), (vec![(v1::RefreshOutcome::NotProcessed, 503)], 1));
 }
 
 on_both! {

@@ -49,6 +49,8 @@ pub struct RefreshEnd {
     pub outcome: RefreshOutcome,
     /// The reason of a failure, such as "invalid_grant" or "READ_TIMEOUT"; empty if there is none.
     pub reason: String,
+    /// The HTTP status of the response. `None`: none came completely, or an earlier release has not noted it.
+    pub status: Option<u16>,
 }
 
 /// The validity that a token must have left to be issued without a refresh before.

@@ -323,7 +323,7 @@ pub(super) fn tokens_of(
     asked: Timestamp,
 ) -> Result<OAuth2Material, AuthorizationEnd> {
     let response = outcome.map_err(|fault| failure_of(&fault))?;
-    let TokenResponse { access, refresh_token, authorization_lifetime, id_token } = response;
+    let TokenResponse { status: _, access, refresh_token, authorization_lifetime, id_token } = response;
     let access = access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.reason()))?;
     let AccessToken { token, token_type, lifetime, scopes } = access;
     let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);

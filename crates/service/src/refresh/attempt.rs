@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::credential::{
-    Credential, CredentialRef, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
+    Credential, CredentialRef, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt,
     RefreshOutcome, refresh_backoff, tokens_refused,
 };
 use jackfield_domain::request::reference::Ref;
@@ -243,7 +243,7 @@ impl Services {
         }
         // The lease is held here, so no other server makes them. One whose process has only been slow can still store what it got.
         for open in earlier.open() {
-            let end = RefreshEnd { time, outcome: RefreshOutcome::Unknown, reason: PROCESS_ENDED.to_owned() };
+            let end = Failure::unknown(PROCESS_ENDED).end(time);
             sending.left_open += usize::from(txn.refresh_attempt_end(tenant, open.id, &end).await?);
         }
         let attempt = RefreshAttempt {
@@ -287,12 +287,12 @@ impl Services {
                     // The response says that the refresh token stays, or what it would be good for.
                     Err(flaw) if flaw.is_repeated || tokens_refused(flaw.reason).is_some() => {
                         admission.note(Some(true));
-                        let failure = Failure::flawed(flaw.reason, backoff);
+                        let failure = Failure { status: Some(flaw.status), ..Failure::flawed(flaw.reason, backoff) };
                         if plan.credential.client_grant { failure.of_client_grant() } else { failure }
                     }
                     Err(flaw) => {
                         admission.note(Some(false));
-                        Failure::lost(flaw.reason, rotates, backoff)
+                        Failure { status: Some(flaw.status), ..Failure::lost(flaw.reason, rotates, backoff) }
                     }
                 },
                 Err(fault) => {
@@ -361,7 +361,7 @@ impl Services {
                 },
             };
             let time = txn.time().await?;
-            let end = RefreshEnd { time, outcome: failure.outcome, reason: failure.reason.clone() };
+            let end = failure.end(time);
             txn.refresh_attempt_end(tenant, made.id, &end).await?;
             let limit = self.shared.refreshes.settings.timeout;
             let (id, got_time) = (Uuid::now_v7(), self.now());

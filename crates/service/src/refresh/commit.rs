@@ -269,7 +269,7 @@ impl Services {
 
     async fn refresh_end(&self, txn: &Writer, received: &Received, outcome: RefreshOutcome) -> Result<()> {
         let reason = received.flaw.clone().unwrap_or_default();
-        let end = RefreshEnd { time: txn.time().await?, outcome, reason };
+        let end = RefreshEnd { time: txn.time().await?, outcome, reason, status: received.status };
         txn.refresh_attempt_end(received.tenant, received.attempt, &end).await.map(|_| ())
     }
 
@@ -355,7 +355,7 @@ impl Services {
             return Ok(false);
         }
         let (time, now) = (txn.time().await?, self.now());
-        let end = RefreshEnd { time, outcome: failure.outcome, reason: failure.reason.clone() };
+        let end = failure.end(time);
         txn.refresh_attempt_end(tenant, attempt, &end).await?;
         if credential.material_version != version && !is_believed(failure) {
             return Ok(false);
@@ -440,7 +440,7 @@ mod tests {
             material_version: 3,
             token_digest: [0; 32],
             sent_time: Timestamp(sent_time),
-            end: Some(RefreshEnd { time: Timestamp(sent_time + 1), outcome, reason: String::new() }),
+            end: Some(RefreshEnd { time: Timestamp(sent_time + 1), outcome, reason: String::new(), status: None }),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, tokens_refused};
+use jackfield_domain::credential::{Credential, FailureClass, RefreshEnd, RefreshOutcome, tokens_refused};
 use jackfield_domain::error::{Precondition, RefreshDelay};
-use jackfield_domain::{Error, Resource};
+use jackfield_domain::{Error, Resource, Timestamp};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
 
 use super::hold::{CIRCUIT_OPEN, PROVIDER_PAUSE};
@@ -34,6 +34,8 @@ pub(crate) struct Failure {
     pub(super) refuses_client: bool,
     /// The pause that the provider asked for, for all requests of the client.
     pub(super) pause: Option<Duration>,
+    /// The status of the response, if there was one.
+    pub(super) status: Option<u16>,
 }
 
 /// The wait before a refresh is scheduled again that cannot be attempted as things are.
@@ -123,7 +125,8 @@ impl Failure {
             TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => false,
         };
         let (reason, retry_after) = (reason.to_owned(), asked.max(least));
-        Failure { outcome, class, reason, retry_after, refuses_client, pause: pause_of(fault, retry_after) }
+        let (pause, status) = (pause_of(fault, retry_after), fault.status());
+        Failure { refuses_client, pause, status, ..Failure::new(outcome, class, reason, retry_after) }
     }
 
     /// Has whoever waits for another attempt wait for so long at the least.
@@ -131,11 +134,18 @@ impl Failure {
         self.retry_after = self.retry_after.max(rest);
     }
 
+    /// The end of its attempt.
+    pub(super) fn end(&self, time: Timestamp) -> RefreshEnd {
+        let Failure { outcome, reason, status, .. } = self;
+        RefreshEnd { time, outcome: *outcome, reason: reason.clone(), status: *status }
+    }
+
     /// The failure of a client that asks for tokens of its own: there is no user who could authorise again.
     pub(super) fn of_client_grant(self) -> Self {
         match self.class {
             FailureClass::Permanent => {
-                Failure::of_connection(self.reason, self.retry_after.max(CONNECTION_RETRY_AFTER))
+                let retry_after = self.retry_after.max(CONNECTION_RETRY_AFTER);
+                Failure { status: self.status, ..Failure::of_connection(self.reason, retry_after) }
             }
             FailureClass::Connection | FailureClass::Transient | FailureClass::Indeterminate => self,
         }
@@ -149,7 +159,7 @@ impl Failure {
             FailureClass::Connection => RefreshOutcome::ConnectionRefused,
             FailureClass::Transient => RefreshOutcome::NotProcessed,
         };
-        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false, pause: None }
+        Failure::new(outcome, class, reason.to_owned(), retry_after)
     }
 
     /// The failure of a connection whose client the provider refused a short time ago.
@@ -160,7 +170,7 @@ impl Failure {
     /// The failure of an attempt that used nothing.
     pub(super) fn not_processed(reason: &str, retry_after: Duration) -> Self {
         let (outcome, class) = (RefreshOutcome::NotProcessed, FailureClass::Transient);
-        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false, pause: None }
+        Failure::new(outcome, class, reason.to_owned(), retry_after)
     }
 
     /// The failure of a response whose access token is not used, though the refresh token is known that is good now.
@@ -174,7 +184,7 @@ impl Failure {
     /// The failure of a response that does not say what became of the refresh token.
     pub(super) fn lost(reason: &str, rotates: bool, retry_after: Duration) -> Self {
         let (outcome, class) = (RefreshOutcome::Unknown, class_of_lost(rotates));
-        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false, pause: None }
+        Failure::new(outcome, class, reason.to_owned(), retry_after)
     }
 
     /// The failure of a refresh that cannot be attempted because of the connection or the connector.
@@ -184,20 +194,17 @@ impl Failure {
 
     fn of_connection(reason: String, retry_after: Duration) -> Self {
         let (outcome, class) = (RefreshOutcome::ConnectionRefused, FailureClass::Connection);
-        Failure { outcome, class, reason, retry_after, refuses_client: false, pause: None }
+        Failure::new(outcome, class, reason, retry_after)
     }
 
     /// The failure of an attempt whose process ended, or whose response cannot be read.
     pub(super) fn unknown(reason: &str) -> Self {
         let (outcome, class) = (RefreshOutcome::Unknown, FailureClass::Indeterminate);
-        Failure {
-            outcome,
-            class,
-            reason: reason.to_owned(),
-            retry_after: Duration::ZERO,
-            refuses_client: false,
-            pause: None,
-        }
+        Failure::new(outcome, class, reason.to_owned(), Duration::ZERO)
+    }
+
+    fn new(outcome: RefreshOutcome, class: FailureClass, reason: String, retry_after: Duration) -> Self {
+        Failure { outcome, class, reason, retry_after, refuses_client: false, pause: None, status: None }
     }
 }
 

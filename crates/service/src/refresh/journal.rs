@@ -22,6 +22,7 @@ pub(super) struct Entry {
     rotated: bool,
     material: SealedForm,
     flaw: Option<String>,
+    status: Option<u16>,
 }
 
 // === impl Entry ===
@@ -40,6 +41,7 @@ impl Entry {
             rotated,
             tokens,
             flaw,
+            status,
         } = received;
         Ok(Entry {
             tenant: *tenant,
@@ -53,6 +55,7 @@ impl Entry {
             rotated: *rotated,
             material: material::to_form(&Material::OAuth2(tokens.duplicate()), None)?,
             flaw: flaw.clone(),
+            status: *status,
         })
     }
 
@@ -70,6 +73,7 @@ impl Entry {
             rotated,
             material,
             flaw,
+            status,
         } = self;
         let Material::OAuth2(tokens) = material::from_form(material) else { return None };
         Some(Received {
@@ -84,6 +88,7 @@ impl Entry {
             rotated,
             tokens,
             flaw,
+            status,
         })
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Received {
     pub(super) tokens: OAuth2Material,
     /// The reason why the access token of the response is not used, though it had a new refresh token.
     pub(super) flaw: Option<String>,
+    /// The status of the response. `None`: an earlier release has not noted it.
+    pub(super) status: Option<u16>,
 }
 
 /// The flaw of a response that has neither a usable access token nor a new refresh token.
@@ -38,6 +40,8 @@ pub(super) struct Flaw {
     pub(super) reason: &'static str,
     /// True if the response has the refresh token that was sent, which therefore stays.
     pub(super) is_repeated: bool,
+    /// The status of the response.
+    pub(super) status: u16,
 }
 
 // === impl Received ===
@@ -68,7 +72,7 @@ impl Received {
         response: TokenResponse,
     ) -> Result<Self, Flaw> {
         let sent = &sending.tokens;
-        let TokenResponse { access, refresh_token, authorization_lifetime, id_token } = response;
+        let TokenResponse { status, access, refresh_token, authorization_lifetime, id_token } = response;
         // A client that gets tokens of its own needs none (RFC 6749 4.4.3), and has nothing to replace.
         let refresh_token = refresh_token.filter(|_| !credential.client_grant);
         let asked = || match credential.client_grant {
@@ -131,7 +135,7 @@ impl Received {
                 };
                 (tokens, Some(reason.to_owned()))
             }
-            Err(reason) => return Err(Flaw { reason, is_repeated }),
+            Err(reason) => return Err(Flaw { reason, is_repeated, status: status.as_u16() }),
         };
         Ok(Received {
             tenant,
@@ -145,6 +149,7 @@ impl Received {
             rotated,
             tokens,
             flaw,
+            status: Some(status.as_u16()),
         })
     }
 }

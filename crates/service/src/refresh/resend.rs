@@ -153,6 +153,7 @@ mod tests {
                 time: Timestamp(second * SECOND),
                 outcome,
                 reason: "READ_TIMEOUT".to_owned(),
+                status: None,
             }),
         }
     }

@@ -3,7 +3,7 @@
 
 use jackfield_domain::connection::Connection;
 use jackfield_domain::credential::{
-    Credential, CredentialState, Material, RefreshAttempt, RefreshEnd, RefreshOutcome, refresh_backoff,
+    Credential, CredentialState, Material, RefreshAttempt, RefreshOutcome, refresh_backoff,
 };
 use jackfield_domain::{Error, Result, TenantId};
 use jackfield_store::{LeftAttempt, Writer};
@@ -128,7 +128,7 @@ impl Services {
         let earlier = Earlier::of(&made, open.token_digest, &credential, grace);
         if digest != Some(open.token_digest) || earlier.is_outlived(attempt) {
             // It says nothing of the material that is stored by now.
-            let end = RefreshEnd { time, outcome: RefreshOutcome::Unknown, reason: PROCESS_ENDED.to_owned() };
+            let end = Failure::unknown(PROCESS_ENDED).end(time);
             let is_written = txn.refresh_attempt_end(tenant, attempt, &end).await?;
             return Ok(Settled::Done(is_written.then_some(RefreshOutcome::Unknown)));
         }

@@ -18,6 +18,8 @@ pub struct Model {
     pub end_time: Option<i64>,
     pub outcome: Option<String>,
     pub reason: String,
+    /// The HTTP status of the response.
+    pub status: Option<i64>,
 }
 
 super::no_relations!();

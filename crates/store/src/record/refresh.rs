@@ -217,13 +217,14 @@ impl Writer {
 
     /// Writes the end of an attempt, unless it has one. An end that said that nothing was known is replaced. Returns whether it was written.
     pub async fn refresh_attempt_end(&self, tenant: TenantId, id: Uuid, end: &RefreshEnd) -> Result<bool> {
-        let RefreshEnd { time, outcome, reason } = end;
+        let RefreshEnd { time, outcome, reason, status } = end;
         let unknown = attempt::Column::Outcome.eq(RefreshOutcome::Unknown.as_str());
         let may_end = attempt::Column::Outcome.is_null().or(unknown);
         let write = attempt::Entity::update_many()
             .col_expr(attempt::Column::EndTime, Expr::val(time.0))
             .col_expr(attempt::Column::Outcome, Expr::val(outcome.as_str()))
             .col_expr(attempt::Column::Reason, Expr::val(reason.as_str()))
+            .col_expr(attempt::Column::Status, Expr::val(status.map(i64::from)))
             .filter(attempt::Column::TenantId.eq(tenant.0))
             .filter(attempt::Column::Id.eq(id))
             .filter(may_end);
@@ -287,13 +288,14 @@ pub(super) fn micros(duration: Duration) -> i64 {
 
 fn attempt_of(row: attempt::Model) -> Result<RefreshAttempt> {
     let attempt::Model {
-        id, credential_id, material_version, token_digest, sent_time, end_time, outcome, reason, ..
+        id, credential_id, material_version, token_digest, sent_time, end_time, outcome, reason, status, ..
     } = row;
     let broken = |what| Error::internal(format!("an attempt to refresh with {what}"));
     let end = match (end_time, outcome) {
         (Some(time), Some(outcome)) => {
             let outcome = RefreshOutcome::named(&outcome).ok_or_else(|| broken("an unknown outcome"))?;
-            Some(RefreshEnd { time: Timestamp(time), outcome, reason })
+            let status = status.and_then(|status| u16::try_from(status).ok());
+            Some(RefreshEnd { time: Timestamp(time), outcome, reason, status })
         }
         _ => None,
     };

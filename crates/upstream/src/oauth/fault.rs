@@ -173,6 +173,16 @@ impl TokenFault {
         }
     }
 
+    /// The status of the response, if there was one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            TokenFault::Refused { status, .. }
+            | TokenFault::Status { status, .. }
+            | TokenFault::BodyMalformed { status } => Some(status.as_u16()),
+            TokenFault::Call(_) | TokenFault::Request(_) => None,
+        }
+    }
+
     /// The wait that the endpoint asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -23,6 +23,7 @@ use crate::retry_after::retry_after;
 /// The tokens of a response.
 #[derive(Debug)]
 pub struct TokenResponse {
+    pub status: StatusCode,
     pub access: Result<AccessToken, AccessFlaw>,
     /// The refresh token. If there is none, the one that was sent stays good (RFC 6749 6).
     pub refresh_token: Option<Secret>,
@@ -95,7 +96,7 @@ struct Members(Map<String, Value>);
 /// # Errors
 /// The endpoint refused, or the response says neither.
 pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
-    read_as(response, |members| Some(members.tokens()))
+    read_as(response, |members| Some(members.tokens(response.status)))
 }
 
 /// Reads the response of a device authorisation endpoint (RFC 8628 3.2).
@@ -183,10 +184,11 @@ impl Members {
         }
     }
 
-    fn tokens(mut self) -> TokenResponse {
+    fn tokens(mut self, status: StatusCode) -> TokenResponse {
         let told = |name: &&str| seconds(self.0.get(*name)?).ok().flatten();
         let authorization_lifetime = AUTHORIZATION_LIFETIMES.iter().find_map(told);
         TokenResponse {
+            status,
             refresh_token: self.token("refresh_token"),
             authorization_lifetime,
             id_token: self.token("id_token"),

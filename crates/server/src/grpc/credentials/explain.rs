@@ -1,7 +1,9 @@
 //! Explanations of credentials as messages.
 
 use jackfield_api::v1 as pb;
-use jackfield_domain::credential::{Credential, NextStep, RefreshAttempt, RefreshOutcome, TokenRejection};
+use jackfield_domain::credential::{
+    Credential, NextStep, RefreshAttempt, RefreshEnd, RefreshOutcome, TokenRejection,
+};
 use jackfield_service::ExplainedCredential;
 
 use crate::grpc::render;
@@ -44,9 +46,11 @@ fn start_authorization(credential: &Credential) -> pb::StartAuthorizationRequest
 }
 
 fn attempt_to_message(attempt: RefreshAttempt) -> pb::RefreshAttempt {
-    let (end_time, outcome, reason) = match attempt.end {
-        Some(end) => (Some(render::timestamp(end.time)), outcome_to_message(end.outcome), end.reason),
-        None => (None, pb::RefreshOutcome::Unspecified, String::new()),
+    let (end_time, outcome, reason, status) = match attempt.end {
+        Some(RefreshEnd { time, outcome, reason, status }) => {
+            (Some(render::timestamp(time)), outcome_to_message(outcome), reason, status)
+        }
+        None => (None, pb::RefreshOutcome::Unspecified, String::new(), None),
     };
     pb::RefreshAttempt {
         begin_time: Some(render::timestamp(attempt.sent_time)),
@@ -54,6 +58,7 @@ fn attempt_to_message(attempt: RefreshAttempt) -> pb::RefreshAttempt {
         credential_version: attempt.material_version,
         outcome: outcome.into(),
         reason,
+        status: status.map(i32::from).unwrap_or_default(),
     }
 }
 
