@@ -49,6 +49,32 @@ on_both! {
         }
     }
 
+    /// Its answer has a sample.
+    async fn validate_only_generates_no_key(server) {
+        let alpha = server.client("alpha");
+        let generation = || v1::KeyGeneration {
+            algorithm: v1::KeyAlgorithm::Rsa4096.into(),
+            subject_alternative_names: vec!["DNS:a.example".to_owned()],
+            ..Default::default()
+        };
+        let shown = generate(&alpha, v1::GenerateKeyRequest { validate_only: true, ..request("mine", generation()) }).await;
+        let certificate = &shown.certificates[0];
+        assert_eq!((shown.state(), &*certificate.subject), (v1::KeyState::Ready, "CN=mine"));
+        assert_eq!((&*certificate.public_key_algorithm, &*certificate.subject_alternative_names), ("EC P-256", &["DNS:a.example".to_owned()][..]));
+        assert_eq!(list(&alpha).await, []);
+        let long = "a".repeat(100);
+        let refused = v1::GenerateKeyRequest { validate_only: true, ..request(&long, generation()) };
+        let refused = expect_status(alpha.keys().generate_key(refused).await, Code::InvalidArgument, "FIELD_INVALID");
+        refused.expect_fields(&["generation.common_name"]);
+
+        let key = generate(&alpha, request("mine", v1::KeyGeneration::default())).await;
+        let rotation = request_of(&key.id, Material::Generation(generation()), None);
+        let rotated = rotate(&alpha, v1::RotateKeyRequest { validate_only: true, ..rotation }).await.unwrap();
+        assert_eq!(&*rotated.certificates[0].public_key_algorithm, "EC P-256");
+        assert_ne!(rotated.certificate_pem, key.certificate_pem);
+        assert_eq!(get(&alpha, &key.id).await.unwrap(), key);
+    }
+
     async fn names_and_lifetime_are_those_of_the_request(server) {
         let alpha = server.client("alpha");
         let names = ["DNS:a.example", "DNS:*.b.example", "URI:spiffe://a.example/b", "email:a@b.example", "IP:192.0.2.7", "IP:2001:db8::7"];

@@ -88,6 +88,20 @@ mod tests {
         fixture.services.key_generate(&fixture.caller::<KeysWrite>(), &request("GenerateKey", body), draft).await
     }
 
+    /// A request for a key that takes long to generate, which only validates.
+    async fn checked(fixture: &Fixture) -> Result<Key> {
+        let generation = KeyGeneration {
+            algorithm: KeyAlgorithm::Rsa4096,
+            common_name: None,
+            subject_alternative_names: Vec::new(),
+            issue: CertificateIssue::SelfSigned { lifetime: Duration::from_secs(24 * 3_600) },
+        };
+        let name = Name::parse("name", "yours", 191).unwrap();
+        let draft = GeneratedKey { id: None, name, labels: Labels::default(), generation };
+        let request = RequestOptions { method: "GenerateKey", request: None, validate_only: true };
+        fixture.services.key_generate(&fixture.caller::<KeysWrite>(), &request, draft).await
+    }
+
     #[tokio::test]
     async fn a_repeat_waits_for_no_turn() {
         let fixture = Fixture::open().await;
@@ -106,5 +120,8 @@ mod tests {
         let (caller, fresh) = (fixture.caller(), RequestOptions { request: None, ..request("CreateUser", "") });
         let fresh = fixture.services.user_create(&caller, &fresh, None, ann());
         assert!(timeout(Duration::from_millis(200), fresh).await.is_err(), "a request that is new waits");
+
+        let checked = timeout(Duration::from_secs(30), checked(&fixture)).await.expect("one that only validates takes none");
+        assert_eq!(checked.unwrap().current.certificates[0].public_key_algorithm, "EC P-256");
     }
 }

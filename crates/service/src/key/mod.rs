@@ -87,7 +87,7 @@ impl Services {
         let GeneratedKey { id, name, labels, generation } = draft;
         let change = Change::of_tenant(caller, request, Length::Short);
         let turns = (&self.shared.key_turns, caller.tenant());
-        let generated = Generated::generate(turns, generation, &name, self.now());
+        let generated = Generated::generate(turns, generation, &name, self.now(), request.validate_only);
         let generated = self.shared.changes.prepare(change, generated).await?;
         self.change(change, async |txn| {
             let (current, private_key) = generated.get()?.into_material(0, self.now())?;

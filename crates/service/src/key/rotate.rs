@@ -67,7 +67,7 @@ impl Services {
                     let found = self.shared.store.read().find::<Key>(tenant, reference).await?;
                     let Some(key) = found else { return Ok(None) };
                     let turns = (&self.shared.key_turns, tenant);
-                    Generated::generate(turns, generation, &key.name, self.now())
+                    Generated::generate(turns, generation, &key.name, self.now(), request.validate_only)
                         .await
                         .map(Material::Generated)
                         .map(Some)
