@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempts::Attempts;
-use crate::authorization::{AcceptedSecrets, ChangedAuthorizations, DevicePolls, Issuers, Redemptions};
+use crate::authorization::{
+    AcceptedSecrets, ChangedAuthorizations, DevicePolls, Issuers, MisledSessions, Redemptions,
+};
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
@@ -65,6 +67,7 @@ pub(crate) struct Components {
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
     pub(crate) changed_authorizations: ChangedAuthorizations,
+    pub(crate) misled_sessions: MisledSessions,
     pub(crate) device_polls: Arc<DevicePolls>,
     pub(crate) redemptions: Arc<Redemptions>,
     pub(crate) source_streams: SourceStreams,
@@ -148,6 +151,7 @@ impl Services {
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
             changed_authorizations: ChangedAuthorizations::default(),
+            misled_sessions: MisledSessions::default(),
             device_polls: Arc::default(),
             redemptions: Arc::default(),
             source_streams: SourceStreams::default(),

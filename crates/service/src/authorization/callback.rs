@@ -48,8 +48,10 @@ impl Services {
         // The provider of another connection passes the code of this one on, or has the browser do so.
         let is_its_path = context_of(tenant, session.connection) == context;
         if !is_its_path && !planted_in(session.connection, AuthorizationBug::PathNotCompared) {
-            let (connection, id, reason) = (session.connection, session.id, "PATH_MISMATCH");
-            tracing::warn!(tenant.id = %tenant, connection.id = %connection, authorization.id = %id, error.type = reason, "an answer to an authorisation came to the path of another connection");
+            if self.shared.misled_sessions.is_to_log(session.id) {
+                let (connection, id, reason) = (session.connection, session.id, "PATH_MISMATCH");
+                tracing::warn!(tenant.id = %tenant, connection.id = %connection, authorization.id = %id, error.type = reason, "an answer to an authorisation came to the path of another connection");
+            }
             return Ok(ReturnedAuthorization::Unknown);
         }
         if session.browser.is_some() {

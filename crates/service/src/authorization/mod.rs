@@ -17,6 +17,7 @@ mod connect;
 mod device;
 mod endpoint;
 mod journal;
+mod misled;
 mod poll;
 mod probe;
 mod redeem;
@@ -52,6 +53,7 @@ pub use callback::ReturnedAuthorization;
 pub(crate) use changed::ChangedAuthorizations;
 pub use connect::ConnectedAuthorization;
 pub(crate) use endpoint::{RevocationClient, TokenClient, require_complete};
+pub(crate) use misled::MisledSessions;
 pub(crate) use poll::DevicePolls;
 pub(crate) use redemptions::Redemptions;
 
