@@ -202,12 +202,14 @@ impl Members {
         let interval = self.0.get("interval").map_or(Ok(None), seconds).ok()?;
         // Google has another name for it, which drafts had.
         let verification_uri = self.url("verification_uri").or_else(|| self.url("verification_url"))?;
-        let complete = self.url("verification_uri_complete");
+        // It has the user code, so its text is in no other place either.
+        let complete = self.secret("verification_uri_complete");
+        let complete = complete.and_then(|uri| url("verification_uri_complete", uri.expose()));
         Some(DeviceAuthorization {
             device_code: self.token("device_code").filter(|code| code.expose().len() <= MAX_DEVICE_CODE)?,
             user_code: self.token("user_code").filter(|code| code.expose().len() <= MAX_USER_CODE)?,
             verification_uri,
-            verification_uri_complete: complete.map(|url| Secret::new(url.as_str().to_owned())),
+            verification_uri_complete: complete.map(|url| Secret::new(url.into())),
             lifetime,
             interval,
         })
@@ -215,7 +217,7 @@ impl Members {
 
     /// A URL that a user can be sent to.
     fn url(&self, name: &str) -> Option<HttpUrl> {
-        HttpUrl::parse(name, self.0.get(name)?.as_str()?, MAX_URI).ok()
+        url(name, self.0.get(name)?.as_str()?)
     }
 
     fn access(&mut self) -> Result<AccessToken, AccessFlaw> {
@@ -228,10 +230,17 @@ impl Members {
         Ok(AccessToken { token, token_type: self.token_type()?, lifetime, scopes: self.scopes()? })
     }
 
-    /// Takes a token, so that its text is in no other place.
+    /// Takes a text, so that it is in no other place.
+    fn secret(&mut self, name: &str) -> Option<Secret> {
+        match self.0.remove(name)? {
+            Value::String(text) => Some(Secret::new(text)),
+            _ => None,
+        }
+    }
+
+    /// Takes a token.
     fn token(&mut self, name: &str) -> Option<Secret> {
-        let Some(Value::String(token)) = self.0.remove(name) else { return None };
-        let token = Secret::new(token);
+        let token = self.secret(name)?;
         let text = token.expose();
         let is_usable =
             !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
@@ -277,6 +286,10 @@ impl Members {
         }
         Ok(Some(scopes))
     }
+}
+
+fn url(name: &str, text: &str) -> Option<HttpUrl> {
+    HttpUrl::parse(name, text, MAX_URI).ok()
 }
 
 /// A lifetime in seconds: a number, which some servers send as a text. One beyond all reason means that there is no end, and so does 0, or
