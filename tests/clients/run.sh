@@ -134,7 +134,7 @@ python_fiscus() {
   with_example credential-source "$VENV/bin/python" tests/clients/fiscus.py
 }
 
-# The code is generated with the configuration files that users are told to use.
+# The code is generated with the configuration files that users are to use.
 go_session() {
   local directory=$WORK/go
   mkdir -p "$directory" && cp tests/clients/go/* "$directory" || return

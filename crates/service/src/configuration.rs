@@ -79,7 +79,7 @@ impl Services {
     ) -> Result<Configuration> {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
-            // Before the configuration, as whoever deletes the credential locks them.
+            // Before the configuration, as the deletion of the credential locks them.
             let credential = match patch.workflow_settings.may_enable() {
                 true => credential_locked(txn, tenant, reference).await?,
                 false => None,

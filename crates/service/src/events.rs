@@ -35,7 +35,7 @@ pub(crate) struct CheckedLogin<'a> {
     pub(crate) operation: EventOperation,
     pub(crate) connector: &'a Connector,
     pub(crate) attempt: &'a LoginAttempt,
-    /// The application, as the system was told.
+    /// The application, as it was named to the system.
     pub(crate) application_id: Option<&'a str>,
     pub(crate) start: Instant,
     pub(crate) outcome: EventOutcome,

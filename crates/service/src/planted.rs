@@ -20,7 +20,7 @@ pub enum PlantedBug {
     FirstRefusalBelieved,
     /// The time of the process decides when leases end.
     LeaseOnLocalClock,
-    /// Tokens are stored only by whoever still has the lease.
+    /// Tokens are stored only by a server that still has the lease.
     FenceCompared,
     /// A response without a good access token is refused before its refresh token is sealed.
     JudgedBeforeSealed,
@@ -56,7 +56,7 @@ pub enum AuthorizationBug {
     AccountNotCompared,
     /// Any tenant may start sessions for users whom the login of another one names.
     TenantNotCompared,
-    /// Whoever is logged in where a connect URL is opened gets the cookie.
+    /// Any user who is logged in where a connect URL is opened gets the cookie.
     VisitorNotCompared,
     /// A response may come from any browser.
     CookieNotCompared,

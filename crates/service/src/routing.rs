@@ -102,7 +102,7 @@ impl Services {
 }
 
 /// The targets that rules name, in their order, or the reasons why they cannot be ones. Connectors are locked before connections, as all
-/// transactions lock: whoever deletes a connector locks its connections after it.
+/// transactions lock: the deletion of a connector locks its connections after it.
 async fn targets_of(
     txn: &Writer,
     tenant: TenantId,

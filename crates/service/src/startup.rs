@@ -121,7 +121,7 @@ impl Services {
         let (token_cache, bootstrap_tenant) = (settings.token_cache, settings.bootstrap_tenant);
         let services = Services::new(store, preflight.vault, clock, token_cache, (outbound, login), refreshes, facts);
         services.bootstrap(bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
-        // Refreshed tokens that a process that died has received are stored before anybody asks for them. Those of authorisations need
+        // Refreshed tokens that a process that died has received are stored before a caller asks for them. Those of authorisations need
         // their provider, which may be away.
         if let Err(error) = services.refreshes_recover().await {
             let error = &error as &dyn std::error::Error;

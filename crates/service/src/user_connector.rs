@@ -73,7 +73,7 @@ impl Services {
             let deleted = match found_for_delete(found, || missing(link), &options)? {
                 Some(found) => {
                     revocables.clear();
-                    // Nothing changes them: whoever does locks the link first.
+                    // Nothing changes them: every such change locks the link first.
                     for credential in txn.credentials_fetch_of_link(tenant, found.id, MAX_REVOKED).await? {
                         revocables.extend(self.revocable(txn, tenant, &credential).await?);
                     }

@@ -26,7 +26,7 @@ pub use openid::{IdToken, OpenId};
 
 type Service = AuthorizationService<MemoryStorage, SystemClock>;
 
-/// The server. It approves what the user `ada` is asked for, unless it is told otherwise.
+/// The server. It approves what the user `ada` is asked for, unless a test says otherwise.
 pub struct OAuthProvider {
     authorization: Arc<AuthorizationServer<MemoryStorage, SystemClock>>,
     service: Service,

@@ -272,7 +272,7 @@ impl Provider {
         self.shared.script().queue(faults);
     }
 
-    /// Has all requests that no queued fault waits for fail by a rule. It is told the endpoint, and the number of the request at it,
+    /// Has all requests that no queued fault waits for fail by a rule. It gets the endpoint, and the number of the request at it,
     /// from 0 on.
     pub fn fail_by(&self, rule: impl FnMut(Endpoint, usize) -> ProviderFault + Send + 'static) {
         self.shared.script().set_rule(rule);

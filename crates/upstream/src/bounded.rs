@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-/// A list of which one item more than `MAX` is kept at most, so that it can be told from one that is not too long. The rest is skipped.
+/// A list of which one item more than `MAX` is kept at most, so that it can be distinguished from one that is not too long. The rest is skipped.
 pub(crate) struct BoundedList<T, const MAX: usize>(pub(crate) Vec<T>);
 
 struct Items<T, const MAX: usize>(PhantomData<T>);

@@ -1,4 +1,4 @@
-//! Whoever is not the user, the principal or the tenant of a session wins nothing with it, and no code leaves before that is known.
+//! A party that is not the user, the principal or the tenant of a session wins nothing with it, and no code leaves before that is known.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn ends(world: &World, change: impl FnOnce(&mut Brought)) -> (State, Failu
     (ended.state(), ended.failure(), ended.failure_detail)
 }
 
-/// Checks that the operator is told of an attack, in one line without what the browser brought.
+/// Checks that the log has an attack, in one line without what the browser brought.
 pub(super) fn warned(session: &v1::AuthorizationSession, reason: &str, query: &str) {
     let log = jackfield_testkit::logs::text();
     let line = log.lines().find(|line| line.contains(&session.id) && line.contains(reason) && line.contains("WARN"));

@@ -114,7 +114,7 @@ on_both! {
             let page = browser.open(&server, &target).await;
             match return_uri.is_empty() {
                 true => assert!(page.status == 200 && page.body.contains("<h1>Done</h1>"), "{}", page.body),
-                // It is told nothing.
+                // It learns nothing.
                 false => assert_eq!((page.status, &*page.headers["location"]), (303, HOME)),
             }
             assert!(browser.cookies.is_empty(), "the browser forgets it");

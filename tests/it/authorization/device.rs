@@ -84,7 +84,7 @@ on_both! {
         assert_eq!((&*credential.user_id, credential.refreshable), ("ada", true));
         assert_eq!(&*issue(&world.client, &credential.id).await.token_type, "Bearer");
         expect_destroyed(&server).await;
-        // The server was never told to slow down.
+        // The provider never asked the server to slow down.
         assert!(server.sql("SELECT doc FROM authorization_session").await[0].contains("\"interval\":1}"));
         let polls = world.provider.polls();
         assert!(polls.len() >= 3 && polls.iter().all(|body| body.contains("grant_type=urn%3Aietf")), "{polls:?}");

@@ -194,6 +194,6 @@ on_both! {
         // Maintenance begins at the start.
         server.restart().await;
         eventually("nothing is sealed", async || secrets(&server).await == "0").await;
-        assert_eq!(of_all(&server.client("alpha")).await, before, "what is told of them is the same");
+        assert_eq!(of_all(&server.client("alpha")).await, before, "what is known of them is the same");
     }
 }

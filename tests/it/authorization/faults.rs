@@ -14,7 +14,7 @@ fn json(status: u16, body: &str) -> Reply {
     Reply { headers: vec![("content-type", "application/json".to_owned())], ..Reply::new(status, body.to_owned()) }
 }
 
-/// Has all credentials vanish beside the server: whoever deletes one ends the sessions that are for it.
+/// Has all credentials vanish beside the server: a caller who deletes one ends the sessions that are for it.
 async fn vanish(server: &TestServer) {
     for table in ["configuration", "refresh_lease", "refresh_attempt", "credential"] {
         server.sql(&format!("DELETE FROM {table}")).await;

@@ -1,4 +1,4 @@
-//! The return of the browser of a cookie-bound session: however often it loads its page, one code is redeemed, and it is told what is true.
+//! The return of the browser of a cookie-bound session: however often it loads its page, one code is redeemed, and its page says what is true.
 
 use futures::future::join_all;
 use jackfield_api::v1;

@@ -64,8 +64,8 @@ on_both! {
                 let of_user = Ask { user_id: Filled::user(None), filter: String::new(), ..ask.clone() };
                 let token = self::token(list, &operator, &of_user).await;
                 reject(list, &operator, &Ask { user_id: other_user, ..of_user.from(&token) }, "of another user").await;
-                let everybody = Ask { user_id: String::new(), ..of_user.from(&token) };
-                reject(list, &operator, &everybody, "of a narrower list").await;
+                let of_all = Ask { user_id: String::new(), ..of_user.from(&token) };
+                reject(list, &operator, &of_all, "of a narrower list").await;
             }
         }
     }

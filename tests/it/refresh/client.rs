@@ -93,7 +93,7 @@ on_both! {
         assert_eq!(world.facts(&id).await.state(), v1::CredentialState::Expired);
     }
 
-    /// No user can authorise it: whoever stored it stores it again.
+    /// No user can authorise it: the caller who stored it stores it again.
     async fn one_that_was_revoked_is_stored_again(server) {
         let world = of_client(&server).await;
         let id = credential(&world).await;

@@ -53,7 +53,7 @@ on_both! {
         assert_eq!((facts.failure_class(), &*facts.failure_reason), (v1::FailureClass::Indeterminate, "TOTAL_TIMEOUT"));
     }
 
-    /// Whoever bears it could use it. The refresh token is kept.
+    /// Any bearer could use it. The refresh token is kept.
     async fn a_token_that_is_not_bound_to_its_client_any_more_is_not_issued(backend: Backend) {
         for (rotation, stored, sent) in [
             (Rotation::Always, "DPoP", "Bearer"),

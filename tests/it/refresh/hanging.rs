@@ -47,7 +47,7 @@ on_both! {
         assert_eq!((&issued.access_token, issued.credential_version), (&grant.access_token, 1));
         assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
         world.sent(1).await;
-        // Whoever comes later does not wait at all, by whichever name.
+        // A caller who comes later does not wait at all, by whichever name.
         tokio::time::sleep_until(begin + Duration::from_millis(1_100)).await;
         let begin = Instant::now();
         for _ in 0..5 {

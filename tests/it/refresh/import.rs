@@ -1,4 +1,4 @@
-//! Tokens that callers store. A refresh token alone is exchanged at once: whoever else has it may spend it.
+//! Tokens that callers store. A refresh token alone is exchanged at once: another program that has it may spend it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,7 +17,7 @@ async fn hasty(backend: Backend) -> TestServer {
     TestServer::start_with(backend, |config| config.refresh.timeout = Duration::from_secs(1)).await
 }
 
-/// Has a server crash while the provider holds back its answer to a refresh, and starts it again. Nobody asks for the credential any more.
+/// Has a server crash while the provider holds back its answer to a refresh, and starts it again. No caller asks for the credential any more.
 async fn crashed_during_a_refresh(server: &mut TestServer, world: World, grant: &Grant) -> World {
     world.provider.fail([ProviderFault::none().held(&Gate::closed())]);
     tokio::select! {

@@ -61,7 +61,7 @@ on_both! {
         assert_eq!((explained.obstacle(), explained.next_step()), expected, "{explained:?}");
         assert!(explained.explanation.contains("accepts the refresh token again until 20"), "{explained:?}");
         sleep(Duration::from_secs(12)).await;
-        // Nobody has asked, so nothing has happened. It is too late all the same.
+        // No caller has asked, so nothing has happened. It is too late all the same.
         let explained = world.explain(&grant.credential).await;
         let expected = (v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize);
         assert_eq!((explained.obstacle(), explained.next_step()), expected, "{explained:?}");
@@ -84,7 +84,7 @@ on_both! {
         refused(world.issue(&expired.credential).await, Code::FailedPrecondition, "CONNECTION_INCOMPLETE");
     }
 
-    /// The next caller is refused without a request, and so it is told for credentials that have not failed.
+    /// The next caller is refused without a request, and so it is shown for credentials that have not failed.
     async fn a_refused_client_is_told_for_all_of_its_credentials(server) {
         let world = World::with(&server, ProviderOptions::default(), |connection| {
             connection.client_secrets[0].value = "another secret".to_owned();

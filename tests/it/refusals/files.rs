@@ -101,8 +101,8 @@ async fn files_that_others_can_read_are_reported() {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
     }
     let lines = [
-        format!("the database {} has mode 0644: everybody can read it", site.sqlite_file().display()),
-        format!("the private key {} has mode 0644: everybody can read it", key.display()),
+        format!("the database {} has mode 0644: every account can read it", site.sqlite_file().display()),
+        format!("the private key {} has mode 0644: every account can read it", key.display()),
     ];
     let log = site.start().stop();
     let output = site.run(&["check-config"]);

@@ -415,7 +415,7 @@ on_both! {
         }
     }
 
-    /// Whoever sets it waits for the removal, or the removal for it.
+    /// The call that sets it waits for the removal, or the removal for it.
     async fn a_source_that_is_set_meanwhile_is_there_or_gone(server) {
         let client = server.client("alpha");
         for round in 0..5 {

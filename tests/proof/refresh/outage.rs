@@ -1,5 +1,5 @@
-//! A provider that is away for half an hour: whoever asks still gets a token that is good for a minute, and what has waited is refreshed soon
-//! after, within the budget.
+//! A provider that is away for half an hour: a caller who asks still gets a token that is good for a minute, and what has waited is refreshed
+//! soon after, within the budget.
 //!
 //! Time passes faster than that of the machine, the less the more credentials there are, so that the budget has the same part in it.
 

@@ -24,7 +24,7 @@ pub struct DevicePolling {
 /// The code that a user types at the provider, and the place for it.
 #[derive(Debug)]
 pub struct DeviceInvitation {
-    /// It is no secret of this server, but whoever has it can decide for the user (RFC 8628 5.1).
+    /// It is no secret of this server, but a person who has it can decide for the user (RFC 8628 5.1).
     pub user_code: Secret,
     pub verification_uri: HttpUrl,
     /// The same with the code in it.

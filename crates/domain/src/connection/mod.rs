@@ -75,7 +75,7 @@ impl Connection {
         self.settings.apply(patch, &mut violations);
         let ConnectionSettings { grant, client_authentication, .. } = &self.settings;
         if *grant == ConnectionGrant::ClientCredentials && *client_authentication == ClientAuthentication::None {
-            let description = "must not be NONE: anybody could get the tokens of a client that proves nothing";
+            let description = "must not be NONE: any program could get the tokens of a client that proves nothing";
             violations.push(Violation::field("connection.client_authentication", description));
         }
         patch.client_secrets.apply(&mut self.client_secrets, meta.update_time, &mut violations);

@@ -1,4 +1,4 @@
-//! The destinations of secrets. A kept secret stays with the destination that it was given for: whoever may write a connector may not
+//! The destinations of secrets. A kept secret stays with the destination that it was given for: a caller who may write a connector may not
 //! read its secrets by sending them elsewhere.
 
 use super::{Connector, ConnectorKind, ConnectorPatch, Generic, KindPatch};

@@ -36,7 +36,7 @@ pub struct ConnectorEvent {
     pub request_id: Uuid,
     /// The login id, which is personal data.
     pub login_id: String,
-    /// The application to which the user logs in, as the system was told.
+    /// The application to which the user logs in, as it was named to the system.
     #[serde(default, skip_serializing_if = "is_default")]
     pub application_id: String,
     /// The time of creation is the end of the call.

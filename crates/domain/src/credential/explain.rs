@@ -21,7 +21,7 @@ pub enum NextStep {
     Wait,
     /// The user authorises again.
     Reauthorize,
-    /// Whoever stored the material stores new one: no user can authorise.
+    /// The caller who stored the material stores new one: no user can authorise.
     StoreMaterial,
     /// The settings of the connection are corrected.
     CorrectConnection,
@@ -33,7 +33,7 @@ pub enum NextStep {
 
 /// The reason of a refresh whose response has an ID token of another user than the one that is stored (OpenID Connect Core 1.0 12.2).
 pub const SUBJECT_CHANGED: &str = "SUBJECT_CHANGED";
-/// The reason of a refresh whose access token is good for whoever bears it, while only the client could use the one before.
+/// The reason of a refresh whose access token is good for any bearer, while only the client could use the one before.
 pub const TOKEN_TYPE_DOWNGRADED: &str = "TOKEN_TYPE_DOWNGRADED";
 
 const UPSTREAM_UNAVAILABLE: &str = "UPSTREAM_UNAVAILABLE";

@@ -26,7 +26,7 @@ names! {
     }
 }
 
-/// An attempt to refresh. It is written before the request leaves, so that whoever comes later knows that the refresh token may be spent.
+/// An attempt to refresh. It is written before the request leaves, so that a server that comes later knows that the refresh token may be spent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshAttempt {
     /// Attempts sort by it in the order in which they were made (UUIDv7).

@@ -42,7 +42,7 @@ pub struct TokenRevocation {
 // === impl Credential ===
 
 impl Credential {
-    /// Gives up the material: nothing is known of it any more, and whoever works with an earlier version of it finds a newer one.
+    /// Gives up the material: nothing is known of it any more, and code that works with an earlier version of it finds a newer one.
     pub fn revoke(&mut self, now: Timestamp) {
         self.state = CredentialState::Revoked;
         self.material_version += 1;

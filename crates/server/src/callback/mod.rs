@@ -39,8 +39,8 @@ const PATH: &str = "/callback/";
 /// The parameter of a connect URL, and the one of a browser that got its cookie and opens it again.
 const TOKEN: &str = "token";
 const WITH_COOKIE: &str = "cookie=1";
-/// The requests for which the database is asked at once, and the time that each has for it, waiting included. Whoever can reach the listener
-/// can send them.
+/// The requests for which the database is asked at once, and the time that each has for it, waiting included. Each client that can reach the
+/// listener can send them.
 const AT_ONCE: usize = 32;
 const DEADLINE: Duration = Duration::from_secs(10);
 

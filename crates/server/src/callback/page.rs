@@ -36,7 +36,7 @@ pub(super) enum Page {
     Unavailable,
 }
 
-/// The headers of every response. Nothing is loaded, framed, kept, or told to another site: the address has secrets.
+/// The headers of every response. Nothing is loaded, framed, kept, or passed on to another site: the address has secrets.
 const HEADERS: [(HeaderName, &str); 5] = [
     (CONTENT_SECURITY_POLICY, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (REFERRER_POLICY, "no-referrer"),

@@ -1,6 +1,6 @@
 //! The permissions of the files of a server, checked when it starts. Files that others can change are refused. Files that
 //! others can only read cause a warning, because sealed values stay sealed, and because orchestrators mount private keys
-//! readable for everybody in a container that has one user.
+//! readable for all in a container that has one user.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -98,7 +98,7 @@ fn check_file(kind: FileKind, path: &Path, directory: Option<&Metadata>) -> Resu
 fn fault(mode: u32, group: u32, is_trusted: bool) -> Option<&'static str> {
     match mode {
         _ if !is_trusted => Some("it belongs to another user"),
-        mode if mode & 0o004 != 0 => Some("everybody can read it"),
+        mode if mode & 0o004 != 0 => Some("every account can read it"),
         mode if mode & 0o020 != 0 && group != 0 => Some("its group can change it"),
         _ => None,
     }
@@ -121,7 +121,7 @@ fn check_directory(kind: FileKind, path: &Path) -> Result<Option<Metadata>, Perm
     }
 }
 
-/// The mode of a directory that everybody can put files into, in place of those that are there.
+/// The mode of a directory that every account can put files into, in place of those that are there.
 fn open_directory(directory: &Metadata) -> Option<u32> {
     let mode = directory.mode() & 0o7777;
     let is_sticky = mode & 0o1000 != 0;
@@ -165,7 +165,7 @@ mod tests {
             (0o660, 50, true, Some("its group can change it")),
             (0o660, 0, true, None),
             (0o640, 50, true, None),
-            (0o664, 0, true, Some("everybody can read it")),
+            (0o664, 0, true, Some("every account can read it")),
             (0o600, 0, false, Some("it belongs to another user")),
         ] {
             assert_eq!(fault(mode, group, is_trusted), expected, "{mode:o} of group {group}");

@@ -95,7 +95,7 @@ async fn stop(server: Process) -> Vec<serde_json::Value> {
     log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-/// The library that speaks HTTP/2 has a line for each of them, so whoever sends them would fill the log.
+/// The library that speaks HTTP/2 has a line for each of them, so a client that sends them would fill the log.
 #[tokio::test]
 async fn acknowledgements_that_nobody_asked_for_are_not_logged() {
     let (_directory, server, client) = start(&[]).await;

@@ -73,7 +73,7 @@ impl Services {
                 return Ok(before);
             }
             if application.connector != before.connector {
-                // Whoever checks the passwords now may know the users by other ids.
+                // The system that checks the passwords now may know the users by other ids.
                 txn.sessions_delete_of(tenant, application.id).await?;
             }
             txn.replace(tenant, &application).await?;

@@ -33,7 +33,7 @@ impl AcceptedSecrets {
         if known.get(&key) == Some(secret) {
             return;
         }
-        // Whoever is forgotten tries the secrets in their order.
+        // A connection that is forgotten tries the secrets in their order.
         if known.len() >= MAX {
             known.clear();
         }

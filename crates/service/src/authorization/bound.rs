@@ -24,7 +24,7 @@ use crate::change::{Change, Length};
 use crate::planted::{AuthorizationBug, planted_in};
 use crate::services::Services;
 
-/// A code that is being redeemed, whoever waits for it.
+/// A code that is being redeemed, whether or not a browser waits for it.
 pub struct Redeeming {
     ended: BoxFuture<'static, Result<AuthorizationSession>>,
     /// The session as it is when it is asked for.
@@ -35,7 +35,7 @@ pub struct Redeeming {
 
 impl Services {
     /// Takes the response that a browser brought for a cookie-bound session. Without the cookie the session fails, and nothing of the response
-    /// is used: whoever brings it has a URL of the provider that was meant for another browser.
+    /// is used: the browser that brings it has a URL of the provider that was meant for another browser.
     pub(super) async fn authorization_returned_bound(
         &self,
         (tenant, found): (TenantId, AuthorizationSession),

@@ -170,7 +170,7 @@ impl Services {
                     let message = "the authorisation was started for another user";
                     return Err(refused(Precondition::AuthorizationMismatch, &session, message));
                 }
-                // Whoever brings it has a link that was meant for another. It must not be used by either.
+                // The user who brings it has a link that was meant for another. It must not be used by either.
                 false => Said::End(AuthorizationEnd::failed(AuthorizationFailure::UserMismatch, "")),
             };
             made = Some(self.take(txn, tenant, (session, client), said).await?);

@@ -59,14 +59,14 @@ impl Services {
         Ok(Secret::new(URL_SAFE_NO_PAD.encode(system.fingerprint(CONNECT, &[token.expose().as_bytes()]))))
     }
 
-    /// Refuses a cookie-bound session of a tenant whose users the login in front of the listener does not name. Whoever is sent a connect URL
+    /// Refuses a cookie-bound session of a tenant whose users the login in front of the listener does not name. A user who is sent a connect URL
     /// gets a cookie with it, and only who is logged in tells them from the user. Another tenant could start sessions for ids of users
     /// that are not its own.
     async fn require_callback_login(&self, tenant: TenantId, connection: ConnectionId) -> Result<()> {
         let refuse = |description: &str| Err(Violation::field("completion_mode", description).into());
         if self.shared.facts.callback_tenant.is_none() {
             return refuse(
-                "cannot be COMPLETION_MODE_COOKIE_BOUND: the callback listener is not told who is logged in (callback.user_header)",
+                "cannot be COMPLETION_MODE_COOKIE_BOUND: the callback listener does not know who is logged in (callback.user_header)",
             );
         }
         match self.is_of_callback_login(tenant, connection).await? {

@@ -82,7 +82,7 @@ impl Services {
     }
 
     /// Marks a session as confirmed, so that no replica polls for it any more. A session that has
-    /// ended is returned as it is. Whoever has the tokens may do so, even
+    /// ended is returned as it is. A server that has the tokens may do so, even
     /// if another replica polls by now.
     pub(super) async fn device_confirm(
         &self,

@@ -97,7 +97,7 @@ impl Services {
                 return Ok(());
             }
             _ if settled.takes_tokens(self.now()) => {}
-            // Whoever watches it has heard that it has ended.
+            // Its watchers have heard that it has ended.
             _ => {
                 let end = AuthorizationEnd::failed(AuthorizationFailure::Interrupted, "");
                 let ended = self.end_confirmed(tenant, &session, end, 1).await?;

@@ -1,5 +1,5 @@
-//! Sessions whose response came to the path of another connection. Whoever has the state of a session can bring it there as often as they
-//! like, so the log has a line for each session now and then, and not for each request.
+//! Sessions whose response came to the path of another connection. A browser with the state of a session can bring it there as often as
+//! it likes, so the log has a line for each session now and then, and not for each request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

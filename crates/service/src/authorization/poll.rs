@@ -145,7 +145,7 @@ impl Services {
             };
             let Some(polling) = session.device else { return Ok(()) };
             let timeout = self.shared.refreshes.timeout();
-            // Whoever takes over must not ask too early either: the request may leave as late as `timeout` from now.
+            // A server that takes over must not ask too early either: the request may leave as late as `timeout` from now.
             let length = (timeout * 3).max(timeout * 2 + polling.wait());
             let Some(lease) = txn.authorization_poll_take(tenant, id, length).await? else { return Ok(()) };
             // One that cannot be read does not keep the lease from being stored: it would stay the first that is due.
@@ -226,7 +226,7 @@ impl Services {
         let parameters = of.connection.settings.token_parameters.as_map();
         let response = of.client.exchange(&grant, parameters, deadline).await;
         response.map(|response| (response, asked)).map_err(|fault| match Outcome::of(&fault, is_repeat) {
-            // Whoever died may have the tokens in its journal. If not, the next poll is refused as well.
+            // The server that died may have the tokens in its journal. If not, the next poll is refused as well.
             Outcome::End(_) if fault.class() == TokenFailure::Grant && poll.lease.is_taken_over && !is_repeat => {
                 Outcome::Lost(Some(TAKE_OVER_WAIT))
             }

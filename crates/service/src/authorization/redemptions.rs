@@ -1,4 +1,4 @@
-//! The codes that browsers have brought and that are being redeemed here, one at a time for each session: whoever has the cookie of a
+//! The codes that browsers have brought and that are being redeemed here, one at a time for each session: a browser with the cookie of a
 //! session can load its page as often as they like.
 
 use std::collections::HashMap;

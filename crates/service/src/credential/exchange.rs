@@ -1,5 +1,5 @@
-//! The exchange of a refresh token that a caller stores without an access token. Whoever else has the refresh token may spend it, so it is
-//! exchanged at once.
+//! The exchange of a refresh token that a caller stores without an access token. Another program that has the refresh token may spend it, so
+//! it is exchanged at once.
 
 use std::time::Duration;
 

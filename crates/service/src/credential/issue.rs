@@ -37,7 +37,7 @@ struct OpenedCredential {
 /// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
 /// The longest time from the beginning of a refresh for which callers wait who can do without it: those whose token is good for as long as
-/// they need it, although not for long. Most refreshes take less, and whoever asks later does not wait at all.
+/// they need it, although not for long. Most refreshes take less, and callers who ask later do not wait at all.
 const MOMENT: Duration = Duration::from_secs(1);
 /// The validity that a token must have left to be issued without a refresh before, in microseconds.
 const LEAST_VALIDITY_MICROS: i64 = LEAST_VALIDITY.as_micros() as i64;

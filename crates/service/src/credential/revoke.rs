@@ -147,7 +147,7 @@ impl Services {
         Ok(Some(revocable).filter(|revocable| !revocable.tokens.is_empty()))
     }
 
-    /// Revokes the tokens that a change has deleted. If it is not known whether it did, they are gone as far as anybody knows, and their caller
+    /// Revokes the tokens that a change has deleted. If it is not known whether it did, they are gone as far as is known, and their caller
     /// wanted that.
     pub(crate) fn revoke_deleted<T>(
         &self,

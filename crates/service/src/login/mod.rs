@@ -36,7 +36,7 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     pub outcome: LoginOutcome,
-    /// The connector that accepted the log-in, or that the caller named. Another one is not told: it would show which users are
+    /// The connector that accepted the log-in, or that the caller named. Another one is not named: it would show which users are
     /// pinned.
     pub connector: Option<ConnectorId>,
 }

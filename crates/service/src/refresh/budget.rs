@@ -1,7 +1,7 @@
 //! Budgets: the requests that token endpoints get from this process, and what their providers made of the last ones.
 //!
-//! Tokens that expire together are not refreshed together: a provider sees no more requests than the budget, and whoever needs a token now
-//! comes before those that still have time.
+//! Tokens that expire together are not refreshed together: a provider sees no more requests than the budget, and callers who need a token
+//! now come before those that still have time.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;

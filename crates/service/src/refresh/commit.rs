@@ -125,7 +125,7 @@ impl Services {
         let (mut stored, mut ended) = (None, None);
         let system = self.shared.data_keys.system().await?;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            // Whoever takes a lease locks the credential first.
+            // A server that takes a lease locks the credential first.
             let Some(credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
             let is_held = match lease {
                 Some(lease) => txn.refresh_lease_release(lease).await?,

@@ -129,7 +129,7 @@ impl Failure {
         Failure { refuses_client, pause, status, ..Failure::new(outcome, class, reason, retry_after) }
     }
 
-    /// Has whoever waits for another attempt wait for so long at the least.
+    /// Has those who wait for another attempt wait for so long at the least.
     pub(super) fn outlast(&mut self, rest: Duration) {
         self.retry_after = self.retry_after.max(rest);
     }

@@ -3,7 +3,7 @@
 //! Many providers give a new refresh token for each one that is used, and end the grant when one is used twice. So:
 //! - In a process, one task refreshes a credential, and all who need it wait for its outcome ([`flight`]). The task goes on if they leave.
 //! - Of several replicas, one has the lease of the credential. It reads the credential again under the lease, and writes the attempt before
-//!   the request leaves ([`attempt`]), so that whoever comes later knows that the refresh token may be spent.
+//!   the request leaves ([`attempt`]), so that one that comes later knows that the refresh token may be spent.
 //! - The response is written to the local journal before it is committed ([`journal`]). It is committed if the material is still the one that
 //!   was sent, or if the attempt was made after the one that replaced it ([`commit`]). Other changes of the credential do not matter.
 //!   If the database is away, it is committed when it is back ([`recover`]).

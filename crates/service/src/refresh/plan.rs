@@ -40,7 +40,7 @@ impl Services {
             if let Hold::Failed(failure) = &mut hold
                 && let Some(connection) = credential.connection
             {
-                // Otherwise whoever comes again then would have to come once more.
+                // Otherwise callers who come again then would have to come once more.
                 failure.outlast(self.shared.refreshes.budget.rest(tenant, connection, self.now()));
             }
             return Err(hold.into_error(&credential));

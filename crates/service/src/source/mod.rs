@@ -70,8 +70,8 @@ impl SourceFailure {
 // === impl Services ===
 
 impl Services {
-    /// Sets the source of a user, or that of the tenant, in place of the one that there was. Whoever sets a source decides what material users
-    /// get, as those who store it do.
+    /// Sets the source of a user, or that of the tenant, in place of the one that there was. A caller who sets a source decides what material
+    /// users get, as those who store it do.
     pub async fn credential_source_set(
         &self,
         caller: &Caller<CredentialsWrite>,

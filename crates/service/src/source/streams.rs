@@ -151,7 +151,7 @@ impl ServedSource {
     pub fn answer(&self, fetch_id: Uuid, answer: SourceAnswer) {
         let waiting = |stream: &mut OpenStream| stream.waiting.remove(&fetch_id);
         if let Some(Some(sender)) = self.services.shared.source_streams.with(self.tenant, self.number, waiting) {
-            // Whoever has waited may have left just now.
+            // The caller who waited may have left just now.
             let _ = sender.send(answer);
         }
     }

@@ -63,7 +63,7 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Writer {
-    /// Keeps the links of a user until the transaction ends. Whoever removes the last of them then finds the source that the user has got.
+    /// Keeps the links of a user until the transaction ends. A removal of the last of them then finds the source that the user has got.
     pub async fn credential_source_lock_links(&self, tenant: TenantId, user_id: &UserId) -> Result<()> {
         let links = stored::of::<UserConnector>(tenant)
             .filter(user_connector::Column::UserId.eq(user_id.as_str()))
@@ -84,7 +84,7 @@ impl Writer {
         self.tenant_lock_exclusive(tenant).await?;
         let found = self.credential_source_fetch(tenant, user_id).await?;
         if let Some(source) = &found {
-            // Before its secrets, as whoever removes the last link of the user locks.
+            // Before its secrets, as the removal of the last link of the user locks.
             self.credential_sources_lock(tenant, Column::Id.eq(source.id.0)).await?;
             self.owned_delete(tenant, Resource::CredentialSource, &[source.id.0]).await?;
         }

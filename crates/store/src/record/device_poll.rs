@@ -1,4 +1,4 @@
-//! Polls for device authorisations: the time of the next one, which is also the lease of whoever polls.
+//! Polls for device authorisations: the time of the next one, which is also the lease of the server that polls.
 //!
 //! To take a lease is to put off the next poll until the lease ends. So a process that dies is replaced after that, and no row needs to be
 //! cleaned up. Times are those of the database, because replicas compare them: their own clocks may differ.
@@ -33,7 +33,7 @@ pub struct PollLease {
     pub id: AuthorizationSessionId,
     /// Counts the leases of the authorisation, and their ends: it is odd while one is held.
     pub fence: i64,
-    /// True if whoever had the lease before has not given it back.
+    /// True if the server that had the lease before has not given it back.
     pub is_taken_over: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection with at most one request at a time. It has no task: whoever makes a request also drives the
+//! One HTTP/1.1 connection with at most one request at a time. It has no task: the task that makes a request also drives the
 //! connection, and closes it by going away.
 
 use std::error::Error as _;

@@ -7,7 +7,7 @@ use crate::error::Fault;
 /// A time at which a call ends, and whose time it is. The reason of a call that was cut there tells one from the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// Whoever called this server stops waiting.
+    /// The caller of this server stops waiting.
     Caller(Instant),
     /// This server gives the system no more time, whether or not a caller waits.
     Server(Instant),

@@ -83,7 +83,7 @@ impl Server {
     }
 }
 
-/// The connection ends after it was found to be usable. No server can be told to do that in time, so the test does it between both.
+/// The connection ends after it was found to be usable. No server can be made to do that in time, so the test does it between both.
 #[tokio::test]
 async fn a_request_that_did_not_leave_is_sent_over_another_connection() {
     for end in [End::Closed, End::Reset, End::Unasked] {

@@ -67,7 +67,7 @@ const CODES: [(&str, TokenFailure); 29] = [
     ("server_error", TokenFailure::Unknown),
     ("temporarily_unavailable", TokenFailure::Transient),
     ("authorization_pending", TokenFailure::Pending),
-    // Whoever polls for a device code asks more slowly then.
+    // The poll for a device code is slower then.
     ("slow_down", TokenFailure::Transient),
     ("expired_token", TokenFailure::Grant),
     ("invalid_target", TokenFailure::Request),
@@ -109,7 +109,7 @@ impl TokenFault {
     /// The class of the failure.
     pub fn class(&self) -> TokenFailure {
         match self {
-            // Whoever refuses the certificate has not read the request, although it was written.
+            // An endpoint that refuses the certificate has not read the request, although it was written.
             TokenFault::Call(error) if error.refuses_certificate() => TokenFailure::Connection,
             TokenFault::Call(CallError { sent: true, .. }) | TokenFault::BodyMalformed { .. } => TokenFailure::Unknown,
             TokenFault::Call(CallError { fault: Fault::Refused(_), .. }) | TokenFault::Request(_) => {

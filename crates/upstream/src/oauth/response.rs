@@ -1,7 +1,7 @@
 //! Responses of a token endpoint.
 //!
 //! A response may have a refresh token that replaces the one that was sent, and be unusable in another part. So each part is judged on its
-//! own: whoever asked must keep the refresh token first, whatever else is wrong.
+//! own: the caller must keep the refresh token first, whatever else is wrong.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use jsonwebtoken::jwk::ThumbprintHash;
 
-/// An algorithm by which ID tokens may be signed. `none` is not among them, and neither are those with a shared secret: whoever checks
+/// An algorithm by which ID tokens may be signed. `none` is not among them, and neither are those with a shared secret: a party that checks
 /// such a signature can make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {

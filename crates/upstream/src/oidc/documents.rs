@@ -59,7 +59,7 @@ pub(super) const MAX_AGE: Duration = Duration::from_secs(3600);
 pub(super) const MAX_ABSENCE: Duration = Duration::from_secs(24 * 3600);
 /// The time after a failure for which nothing is fetched.
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
-/// The shortest time between two renewals. Whoever can send tokens can ask for renewals.
+/// The shortest time between two renewals. A caller who can send tokens can ask for renewals.
 pub(super) const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 /// The largest document, in bytes.
 pub(super) const MAX_DOCUMENT: usize = 256 * 1024;

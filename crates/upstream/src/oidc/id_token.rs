@@ -92,7 +92,7 @@ impl IdTokenRules<'_> {
         Ok((claims, Signed { algorithm, kid, message, signature }))
     }
 
-    /// The algorithm and the name of the key. Keys in the header do not count: whoever signs can name any.
+    /// The algorithm and the name of the key. Keys in the header do not count: the signer can name any.
     fn header(&self, header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), IdTokenFault> {
         if header.contains_key("enc") {
             return Err(IdTokenFault::Encrypted);

@@ -1,5 +1,5 @@
 //! The documents in which issuers publish their endpoints: the discovery document (OpenID Connect Discovery 1.0), or the metadata of an
-//! issuer that has none (RFC 8414). Whoever needs nothing but endpoints reads them here, and what else is in them need not be right.
+//! issuer that has none (RFC 8414). Code that needs nothing but endpoints reads them here, and what else is in them need not be right.
 
 use std::collections::BTreeMap;
 use std::fmt;

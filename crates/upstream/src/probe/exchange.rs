@@ -157,7 +157,7 @@ fn received(responding: Responding) -> (Head, Body) {
     (head, Body::Unread(Box::new(responding)))
 }
 
-/// The fault of a body. Whoever sent the head has accepted the certificate of the client, so an alert after it is about something else.
+/// The fault of a body. A server that sent the head has accepted the certificate of the client, so an alert after it is about something else.
 pub(super) fn after_head(fault: Fault) -> Fault {
     match fault {
         Fault::Tls(TlsFault::ClientCertificate(_)) => Fault::Tls(TlsFault::Ended),

@@ -32,7 +32,7 @@ pub(super) fn code(answer: &Answer) -> Option<ErrorCode> {
     }
 }
 
-/// The verdict on the credentials of the connector. Whoever answers with an error of the licence API has let the request in.
+/// The verdict on the credentials of the connector. A server that answers with an error of the licence API has let the request in.
 pub(super) fn credentials(head: &Head, has_credentials: bool) -> (Verdict, Reason, &'static str) {
     match &head.license {
         Some(answer) if answer.is_ok() || code(answer).is_some() => not_refused(has_credentials),

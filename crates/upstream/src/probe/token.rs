@@ -119,7 +119,7 @@ fn read(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {
 fn acceptance(answer: &Answer) -> Acceptance {
     match answer {
         Err(fault) if fault.refuses_client() => Acceptance::Refused,
-        // Whoever says what this client may not do has accepted it.
+        // An endpoint that says what this client may not do has accepted it.
         Err(fault @ TokenFault::Refused { status, code, .. })
             if !status.is_server_error()
                 && (fault.class() == TokenFailure::Grant || code.as_str() == "unauthorized_client") =>

@@ -44,7 +44,7 @@ struct Site {
     /// Status, headers and body, by path.
     pages: Mutex<HashMap<String, (u16, String, String)>>,
     requests: Mutex<Vec<String>>,
-    /// Pages are held back until it is told.
+    /// Pages are held back until it is notified.
     held: Mutex<Option<Arc<Notify>>>,
 }
 

@@ -61,7 +61,7 @@ async fn a_caller_who_waited_long_enough_counts() {
     }
 }
 
-/// Less time than the total timeout is as a caller's patience, whoever set it.
+/// Less time than the total timeout is as a caller's patience, whichever side set it.
 #[tokio::test]
 async fn an_earlier_deadline_of_the_server_counts_after_a_fair_time() {
     let server = silent().await;

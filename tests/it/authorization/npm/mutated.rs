@@ -152,7 +152,7 @@ on_sqlite! {
         assert_eq!(world.refresh(&credential).await.unwrap().state(), v1::CredentialState::Valid);
     }
 
-    /// No proof of possession is asked for yet, so no type is below what was asked for. A caller is told which one it is.
+    /// No proof of possession is asked for yet, so no type is below what was asked for. A caller learns which one it is.
     async fn the_type_of_a_token_is_told_as_it_comes(server) {
         let world = mocked(&server).await;
         for (sent, told) in [(json!("bearer"), "Bearer"), (Value::Null, "Bearer"), (json!("mac"), "mac")] {

@@ -1,4 +1,4 @@
-//! Sources over gRPC that break HTTP/2, or wear out whoever speaks it with them. Each ends with its reason, and within its time.
+//! Sources over gRPC that break HTTP/2, or wear out their peer. Each ends with its reason, and within its time.
 
 use futures::future::join_all;
 use jackfield_domain::credential_source::MAX_SOURCE_BYTES;

@@ -310,7 +310,7 @@ fn is_ours(meta: &Metadata<'_>) -> bool {
     meta.target().starts_with("jackfield") && *meta.level() <= Level::INFO
 }
 
-/// Returns whether it is the line that `h2` logs for each acknowledgement that it did not ask for. Whoever sends them would fill the log.
+/// Returns whether it is the line that `h2` logs for each acknowledgement that it did not ask for. A client that sends them would fill the log.
 fn is_of_ping(meta: &Metadata<'_>) -> bool {
     *meta.level() == Level::WARN && meta.target() == "h2::proto::ping_pong"
 }

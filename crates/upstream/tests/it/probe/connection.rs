@@ -202,7 +202,7 @@ async fn a_client_that_uses_no_codes_need_not_be_permitted_to() {
     }
 }
 
-/// Whoever accepts another secret does not refuse all.
+/// A server that accepts another secret does not refuse all.
 #[tokio::test]
 async fn a_401_without_an_error_code_is_about_the_client_if_another_secret_is_accepted() {
     const ONE: &[(&str, Answer)] = &[("one", (401, "")), ("two", INVALID_GRANT)];
