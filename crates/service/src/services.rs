@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempts::Attempts;
-use crate::authorization::{
-    AcceptedSecrets, ChangedAuthorizations, DevicePolls, Issuers, MisledSessions, Redemptions,
-};
+use crate::authorization::{AcceptedSecrets, ChangedAuthorizations, DevicePolls, Issuers, MisledSessions, Redemptions};
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;

@@ -19,8 +19,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+pub use self::http::Http;
 pub use browser::{Browser, Decision, Landed};
-pub use http::Http;
 
 /// A running server. It ends when this value is dropped.
 pub struct NpmProvider {
@@ -75,12 +75,8 @@ impl NpmProvider {
         let mut child = command.spawn().expect("node");
         let input = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let mut provider = NpmProvider {
-            origin: String::new(),
-            pipes: Mutex::new(Pipes { input, output }),
-            directory,
-            _child: child,
-        };
+        let mut provider =
+            NpmProvider { origin: String::new(), pipes: Mutex::new(Pipes { input, output }), directory, _child: child };
         let said = provider.line(&mut *provider.pipes.lock().await).await;
         provider.origin = format!("http://localhost:{}", said["port"]);
         provider

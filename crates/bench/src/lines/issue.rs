@@ -23,12 +23,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
 
 /// Measures repeated IssueAccessToken of one credential, by Jackfield with these settings, and by a baseline that gives the same answer to
 /// the same request at a path.
-pub(super) async fn rounds(
-    bench: &Bench<'_>,
-    settings: &[&str],
-    job: bare::Job,
-    path: &'static str,
-) -> Result<Rounds> {
+pub(super) async fn rounds(bench: &Bench<'_>, settings: &[&str], job: bare::Job, path: &'static str) -> Result<Rounds> {
     let jackfield = bench.jackfield_with(settings).await?;
     let pki = jackfield.pki();
     let request = request(&bench.world.credential);

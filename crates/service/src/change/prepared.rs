@@ -121,7 +121,8 @@ mod tests {
         let fresh = fixture.services.user_create(&caller, &fresh, None, ann());
         assert!(timeout(Duration::from_millis(200), fresh).await.is_err(), "a request that is new waits");
 
-        let checked = timeout(Duration::from_secs(30), checked(&fixture)).await.expect("one that only validates takes none");
+        let checked =
+            timeout(Duration::from_secs(30), checked(&fixture)).await.expect("one that only validates takes none");
         assert_eq!(checked.unwrap().current.certificates[0].public_key_algorithm, "EC P-256");
     }
 }

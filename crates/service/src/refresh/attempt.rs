@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::credential::{
-    Credential, CredentialRef, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt,
-    RefreshOutcome, refresh_backoff, tokens_refused,
+    Credential, CredentialRef, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshOutcome,
+    refresh_backoff, tokens_refused,
 };
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, TenantId, Timestamp};

@@ -452,7 +452,8 @@ mod tests {
         silent.lock().endpoint = Some(endpoint);
         drop(silent);
         let used = numbered(&budget, 6, NOW);
-        let fill = |from: u128, now| (0..REMEMBERED as u128).for_each(|number| drop(numbered(&budget, from + number, now)));
+        let fill =
+            |from: u128, now| (0..REMEMBERED as u128).for_each(|number| drop(numbered(&budget, from + number, now)));
         let known = |number: u128| {
             let key = (TenantId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(number)));
             budget.lock().contains_key(&key)
@@ -463,7 +464,11 @@ mod tests {
 
         tokio::time::advance(minute).await;
         fill(100_000, NOW.plus_micros(60 * SECOND));
-        assert_eq!((2..=6).filter(|number| known(*number)).collect::<Vec<_>>(), [6], "all is over but for what is used");
+        assert_eq!(
+            (2..=6).filter(|number| known(*number)).collect::<Vec<_>>(),
+            [6],
+            "all is over but for what is used"
+        );
         drop(used);
     }
 

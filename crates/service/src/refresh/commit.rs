@@ -361,7 +361,8 @@ impl Services {
             return Ok(false);
         }
         let is_over = credential.failure_class.is_some_and(FailureClass::is_final);
-        if !failure.class.is_final() && !self.refresh_take_back(txn, tenant, &mut credential, attempt).await? && is_over {
+        if !failure.class.is_final() && !self.refresh_take_back(txn, tenant, &mut credential, attempt).await? && is_over
+        {
             // It is reported late, and says nothing about the attempt that was final.
             return Ok(true);
         }

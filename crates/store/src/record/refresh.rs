@@ -288,7 +288,16 @@ pub(super) fn micros(duration: Duration) -> i64 {
 
 fn attempt_of(row: attempt::Model) -> Result<RefreshAttempt> {
     let attempt::Model {
-        id, credential_id, material_version, token_digest, sent_time, end_time, outcome, reason, status, ..
+        id,
+        credential_id,
+        material_version,
+        token_digest,
+        sent_time,
+        end_time,
+        outcome,
+        reason,
+        status,
+        ..
     } = row;
     let broken = |what| Error::internal(format!("an attempt to refresh with {what}"));
     let end = match (end_time, outcome) {

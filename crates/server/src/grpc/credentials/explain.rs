@@ -1,9 +1,7 @@
 //! Explanations of credentials as messages.
 
 use jackfield_api::v1 as pb;
-use jackfield_domain::credential::{
-    Credential, NextStep, RefreshAttempt, RefreshEnd, RefreshOutcome, TokenRejection,
-};
+use jackfield_domain::credential::{Credential, NextStep, RefreshAttempt, RefreshEnd, RefreshOutcome, TokenRejection};
 use jackfield_service::ExplainedCredential;
 
 use crate::grpc::render;
