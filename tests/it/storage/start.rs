@@ -51,7 +51,7 @@ async fn a_migration_by_command_names_the_rows_that_it_leaves() {
     store.close().await;
     let output = site.run(&["migrate"]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "schema is at m0021_open_attempts\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "schema is at m0022_linked_users\n");
     let log = String::from_utf8_lossy(&output.stderr);
     let line =
         log.lines().find(|line| line.contains("a damaged row is left as it is")).unwrap_or_else(|| panic!("{log}"));
@@ -100,7 +100,7 @@ mod several_servers_start_at_once_on_an_empty_database {
     async fn postgres() {
         let servers = TestServer::start_at_once(4).await;
         let counts = counts(&servers[0]).await;
-        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 20), "default, alpha, beta");
+        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 21), "default, alpha, beta");
         assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
 
         let mut expected = Vec::new();
