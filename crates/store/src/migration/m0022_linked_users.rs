@@ -13,9 +13,12 @@ impl MigrationName for Step {
 }
 
 /// The schema builder spells no comparison in the condition of an index. Most credentials have neither an account nor an address.
-const INDEXES: [&str; 2] = [
+const INDEXES: [&str; 3] = [
     "CREATE INDEX credential_provider_account_id_idx \
-     ON credential (tenant_id, provider_account_id, connection_id, create_time, id) WHERE provider_account_id <> ''",
+     ON credential (tenant_id, provider_account_id, create_time, id) WHERE provider_account_id <> ''",
+    // Without it, SQLite would look through all credentials of the connection.
+    "CREATE INDEX credential_connection_account_idx \
+     ON credential (tenant_id, connection_id, provider_account_id, create_time, id) WHERE provider_account_id <> ''",
     "CREATE INDEX credential_email_digest_idx \
      ON credential (tenant_id, email_digest, create_time, id) WHERE email_digest IS NOT NULL",
 ];
