@@ -62,7 +62,7 @@ pub struct AuthorizationSession {
     pub client: AuthorizationClient,
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_account_change: bool,
-    /// It asks for other users with the same identity, which connections with explicit linking tell then only.
+    /// Other users with the same identity are asked for: connections with explicit linking tell of them only then.
     #[serde(default, skip_serializing_if = "is_default")]
     pub find_linked_users: bool,
     /// Other users with the same identity, once the session is completed.

@@ -44,7 +44,8 @@ pub fn verified_email(claims: &Map<String, Value>, profile: &Map<String, Value>)
         Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
     };
     let email = Secret::new(source.get("email")?.as_str()?.trim().to_lowercase());
-    let is_address = matches!(email.expose().rsplit_once('@'), Some((local, domain)) if !local.is_empty() && !domain.is_empty());
+    let parts = email.expose().rsplit_once('@');
+    let is_address = parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     (is_verified && is_address).then_some(email)
 }
 
