@@ -11,6 +11,7 @@ mod ends;
 mod faults;
 mod journal;
 mod keycloak;
+mod linked;
 mod npm;
 mod openid;
 mod planted;

@@ -47,6 +47,7 @@ pub use record::login_attempt::AttemptKey;
 pub use record::refresh::{DueCredential, LeftAttempt, RefreshLease};
 pub use record::secret::SecretRow;
 pub use resource::cascade::CascadeIds;
+pub use resource::identity::{IdenticalCredential, IdentityMark};
 pub use resource::issuable::IssuableCredential;
 pub use session::{Reader, Session, Writer};
 pub use store::Store;

@@ -203,6 +203,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         expire_time: None,
         authorization_expire_time: None,
         provider_account_id: String::new(),
+        email_digest: None,
         provider_data: JsonObject::default(),
         labels,
         is_default: true,

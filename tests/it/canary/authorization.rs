@@ -98,6 +98,8 @@ pub(super) fn listen(config: &mut jackfield_testkit::Config) {
 pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(String, Vec<u8>)> {
     let world = World::with(server, |connection| {
         connection.scope = Some("openid read".to_owned());
+        // Addresses are compared, and are stored nowhere.
+        connection.linking = v1::LinkingType::Automatic.into();
         connection.return_uris = vec![HOME.to_owned()];
     })
     .await;
@@ -112,7 +114,10 @@ pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(Stri
         "expires_in": 3_600,
     });
     let claim = planted("a claim of the ID token");
-    world.provider.openid.change(move |token| token.claims["email"] = claim.as_str().into());
+    world.provider.openid.change(move |token| {
+        token.claims["email"] = format!("{claim}@example.com").into();
+        token.claims["email_verified"] = true.into();
+    });
     let mut made = Vec::new();
     let mut ids = Vec::new();
     for (step, return_uri, is_completed) in [(0, "", true), (1, HOME, true), (2, "", false), (3, HOME, false)] {

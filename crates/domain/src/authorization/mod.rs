@@ -62,6 +62,12 @@ pub struct AuthorizationSession {
     pub client: AuthorizationClient,
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_account_change: bool,
+    /// Other users with the same identity are asked for: connections with explicit linking tell of them only then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub find_linked_users: bool,
+    /// Other users with the same identity, once the session is completed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub linked_users: Vec<UserId>,
     /// The stored state; [`AuthorizationSession::settled`] gives the current one.
     pub state: AuthorizationState,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -153,6 +159,7 @@ pub struct AuthorizationDraft {
     /// The credential that is authorised again.
     pub credential: Option<Ref>,
     pub allow_account_change: bool,
+    pub find_linked_users: bool,
 }
 
 /// The way in which the response of the provider comes back.

@@ -2,6 +2,7 @@
 
 mod business;
 mod client_secrets;
+mod linking;
 mod list;
 mod settings;
 mod user_id;
@@ -17,6 +18,7 @@ pub use business::is_business_account;
 pub use client_secrets::{
     ClientSecretFacts, ClientSecretPatch, ClientSecretsPatch, MAX_CLIENT_SECRETS, client_secret_column,
 };
+pub use linking::verified_email;
 pub use list::SCHEMA;
 pub use settings::{
     ClientAuthentication, ConnectionGrant, ConnectionKind, ConnectionPatch, ConnectionSettings, DEFAULT_SCOPE,

@@ -51,6 +51,7 @@ patchable! {
         #[serde(default, skip_serializing_if = "is_default")]
         user_id_expression: String = DEFAULT_USER_ID_EXPRESSION.to_owned(),
         #[serde(default, skip_serializing_if = "is_default")]
+        /// The user ids of the provider mean the same at other connections that say so, too.
         trust_identity_user_id: bool,
         #[serde(default, skip_serializing_if = "is_default")]
         scope: String = DEFAULT_SCOPE.to_owned(),
@@ -148,7 +149,7 @@ pub enum ConnectionGrant {
     ClientCredentials,
 }
 
-/// The rule by which identities of a connection are linked to one user.
+/// The rule by which an authorisation tells of other users with the same identity. Both connections have to allow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Linking {

@@ -1,5 +1,6 @@
 //! Credentials: the authorised material of users. [`Credential`] has the public facts, [`Material`] the secrets.
 
+mod email;
 mod explain;
 mod list;
 mod material;
@@ -23,6 +24,7 @@ use crate::value::meta::Meta;
 use crate::value::text::{ExternalId, UserId};
 use crate::value::time::Timestamp;
 
+pub use email::EmailDigest;
 pub use explain::{Explanation, NextStep, ParentStates, SUBJECT_CHANGED, TOKEN_TYPE_DOWNGRADED, tokens_refused};
 pub use list::SCHEMA;
 pub use material::{
@@ -70,6 +72,10 @@ pub struct Credential {
     pub authorization_expire_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub provider_account_id: String,
+    /// A digest of the verified e-mail address of the account, as the authorisation that brought the material told it. `None` if it told none,
+    /// or if its connection links no users.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub email_digest: Option<EmailDigest>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub provider_data: JsonObject,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -236,6 +242,10 @@ impl Credential {
         } = patch;
         let mut violations = Violations::default();
         external_id.apply("credential.external_id", &mut self.external_id, &mut violations);
+        if account.as_ref().is_some_and(|account| *account != self.provider_account_id) {
+            // It is that of another account.
+            self.email_digest = None;
+        }
         account.apply("credential.provider_account_id", &mut self.provider_account_id, &mut violations);
         data.apply("credential.provider_data", &mut self.provider_data, &mut violations);
         labels.apply("credential.labels", &mut self.labels, &mut violations);

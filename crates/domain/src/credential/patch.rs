@@ -1,5 +1,6 @@
 //! New credentials and changes of credentials.
 
+use super::email::EmailDigest;
 use super::material::{Material, MaterialPatch};
 use crate::patch::Patch;
 use crate::request::map_patch::MapPatch;
@@ -18,6 +19,8 @@ pub struct CredentialDraft {
     pub connector: Ref,
     pub connection: Option<Ref>,
     pub provider_account_id: String,
+    /// A digest of the verified e-mail address that the authorisation told.
+    pub email_digest: Option<EmailDigest>,
     pub provider_data: JsonObject,
     pub labels: Labels,
     pub is_default: Option<bool>,

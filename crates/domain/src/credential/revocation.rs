@@ -49,7 +49,7 @@ impl Credential {
         self.scopes.clear();
         self.token_type.clear();
         (self.key, self.expire_time, self.next_refresh_time) = (None, None, None);
-        self.authorization_expire_time = None;
+        (self.authorization_expire_time, self.email_digest) = (None, None);
         self.refreshable = false;
         self.forget_kept();
         self.rejections.clear();

@@ -228,3 +228,21 @@ fn the_end_of_an_authorisation_goes_with_its_refresh_token() {
     assert_eq!(patched(SecretPatch::Set(Secret::new("other".to_owned()))), None);
     assert_eq!(end(stored().duplicate()), Some(Timestamp(7)));
 }
+
+#[test]
+fn a_digest_of_an_address_goes_with_its_account() {
+    let with_digest = || Credential {
+        provider_account_id: "account".to_owned(),
+        email_digest: Some(EmailDigest::new([7; 32])),
+        ..credential(&[], &[])
+    };
+    for (account, stays) in [(None, true), (Some("account"), true), (Some("another"), false), (Some(""), false)] {
+        let mut changed = with_digest();
+        let patch = CredentialPatch { provider_account_id: account.map(str::to_owned), ..CredentialPatch::default() };
+        changed.apply(&patch).unwrap();
+        assert_eq!(changed.email_digest.is_some(), stays, "{account:?}");
+    }
+    let mut revoked = with_digest();
+    revoked.revoke(Timestamp(2));
+    assert_eq!(revoked.email_digest, None);
+}

@@ -21,7 +21,9 @@ use crate::connection::{
 use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
-use crate::credential::{ApiAnswer, Credential, CredentialKind, CredentialState, FailureClass, TokenRejection};
+use crate::credential::{
+    ApiAnswer, Credential, CredentialKind, CredentialState, EmailDigest, FailureClass, TokenRejection,
+};
 use crate::key::{CertificateFacts, Key, KeyKind, KeyMaterial, NextMaterial};
 use crate::value::json::JsonObject;
 use crate::value::maps::{AuthorizationParameters, Headers, Labels, RefreshParameters, TokenParameters};
@@ -340,6 +342,7 @@ fn a_credential() {
         "expire_time": null,
         "authorization_expire_time": null,
         "provider_account_id": "",
+        "email_digest": null,
         "provider_data": {},
         "labels": {},
         "is_default": false,
@@ -370,6 +373,7 @@ fn a_credential() {
         expire_time: Some(Timestamp(7)),
         authorization_expire_time: Some(Timestamp(12)),
         provider_account_id: "e".to_owned(),
+        email_digest: Some(EmailDigest::new([14; 32])),
         provider_data: object(),
         labels: Labels::stored(texts()),
         is_default: true,

@@ -277,6 +277,7 @@ fn draft(violations: &mut Violations, request: pb::CreateCredentialRequest) -> O
         connector: connector?,
         connection: connection?,
         provider_account_id: patch.provider_account_id.unwrap_or_default(),
+        email_digest: None,
         provider_data: patch.provider_data.unwrap_or_default(),
         labels: match patch.labels {
             MapPatch::Replace(labels) => labels,
@@ -410,6 +411,7 @@ pub(super) fn to_message(credential: Credential) -> pb::Credential {
         expire_time,
         authorization_expire_time,
         provider_account_id,
+        email_digest: _,
         provider_data,
         labels,
         is_default,

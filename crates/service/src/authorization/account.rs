@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jackfield_domain::authorization::{AuthorizationEnd, AuthorizationFailure, AuthorizationSession};
-use jackfield_domain::connection::{Connection, ConnectionSettings, UserIdFault, is_business_account, user_id_of};
+use jackfield_domain::connection::{
+    Connection, ConnectionSettings, Linking, UserIdFault, is_business_account, user_id_of, verified_email,
+};
 use jackfield_domain::connector::Connector;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectionId, Secret, TenantId, Timestamp};
@@ -31,6 +33,15 @@ pub(super) struct AccountClient<'a> {
     pub(super) tenant: TenantId,
     pub(super) connection: &'a Connection,
     pub(super) client: &'a TokenClient,
+}
+
+/// The account of a user at the provider.
+#[derive(Default)]
+pub(super) struct Account {
+    /// Its id. `None` if nothing tells it.
+    pub(super) id: Option<String>,
+    /// Its verified e-mail address. `None` if nothing tells it, or if the connection links no users.
+    pub(super) verified_email: Option<Secret>,
 }
 
 /// The places that tell the account of a user.
@@ -97,15 +108,14 @@ impl Services {
         Ok(AccountSource { openid: Some(OpenId { issuer, jwks_url, algorithms }), profile_url, received: None })
     }
 
-    /// The account whose tokens a response has: its id at the provider. `None` if nothing tells it: no ID token was asked for, and there is
-    /// no profile.
+    /// The account whose tokens a response has. Nothing tells its id if no ID token was asked for, and there is no profile.
     pub(super) async fn account_of(
         &self,
         of: AccountClient<'_>,
         (source, nonce): (&AccountSource, Option<&Secret>),
         access_token: &Secret,
         id_token: Option<&Secret>,
-    ) -> Result<Option<String>, AccountFault> {
+    ) -> Result<Account, AccountFault> {
         let settings = &of.connection.settings;
         let claims = match &source.openid {
             Some(openid) => {
@@ -117,22 +127,43 @@ impl Services {
         let subject = claims.as_ref().map(|claims| claims.subject.as_str());
         let none = Map::new();
         let signed = claims.as_ref().map_or(&none, |claims| &claims.all);
-        let profile = match source.profile_url.as_ref().filter(|_| subject.is_none() || needs_profile(settings, signed))
-        {
-            Some(url) => {
+        let profile = match &source.profile_url {
+            Some(url) if subject.is_none() || needs_profile(settings, signed) => {
                 let profile = fetch_profile(&self.fetcher(of), url, access_token, subject).await;
                 profile.map_err(|fault| no_profile(&fault))?.0
             }
-            None => Map::new(),
+            Some(url) if settings.needs_email(signed) => self.profile_if_there(of, url, access_token, subject).await,
+            Some(_) | None => Map::new(),
         };
         if settings.require_business_account && !is_business_account(signed, &profile) {
             return Err(AccountFault::of(AuthorizationFailure::BusinessAccountRequired, "", false));
         }
         if subject.is_none() && source.profile_url.is_none() {
-            return Ok(None);
+            return Ok(Account::default());
         }
-        let account = user_id_of(&settings.user_id_expression, signed, &profile);
-        account.map(Some).map_err(|fault| AccountFault::of(AuthorizationFailure::AccountUnknown, fault.reason(), false))
+        let id = user_id_of(&settings.user_id_expression, signed, &profile);
+        let id = id.map_err(|fault| AccountFault::of(AuthorizationFailure::AccountUnknown, fault.reason(), false))?;
+        let links = settings.linking != Linking::Disabled;
+        let verified_email = links.then(|| verified_email(signed, &profile)).flatten();
+        Ok(Account { id: Some(id), verified_email })
+    }
+
+    /// The profile of a user, which is asked for their e-mail address only. It is empty if it cannot be had: the tokens are good without it.
+    async fn profile_if_there(
+        &self,
+        of: AccountClient<'_>,
+        url: &HttpUrl,
+        access_token: &Secret,
+        subject: Option<&str>,
+    ) -> Map<String, Value> {
+        match fetch_profile(&self.fetcher(of), url, access_token, subject).await {
+            Ok(profile) => profile.0,
+            Err(fault) => {
+                let (connection, reason) = (of.connection.id, fault.reason());
+                tracing::warn!(connection.id = %connection, error.type = reason, "no profile tells the e-mail address of a user");
+                Map::new()
+            }
+        }
     }
 
     /// The claims of the ID token of a response, once it is known to be one for this session.

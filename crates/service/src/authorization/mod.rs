@@ -17,6 +17,7 @@ mod connect;
 mod device;
 mod endpoint;
 mod journal;
+mod linked;
 mod misled;
 mod poll;
 mod probe;

@@ -8,10 +8,11 @@ use futures::future::BoxFuture;
 use jackfield_domain::authorization::{
     AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState, UNKNOWN_ERROR_CODE,
 };
-use jackfield_domain::connection::Connection;
+use jackfield_domain::connection::{Connection, Linking};
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialKind, CredentialState, Material, MaterialPatch, OAuth2Material, TokensPatch,
+    Credential, CredentialDraft, CredentialKind, CredentialState, EmailDigest, Material, MaterialPatch, OAuth2Material,
+    TokensPatch,
 };
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::json::JsonObject;
@@ -22,7 +23,7 @@ use jackfield_upstream::oauth::{AccessToken, Grant, TokenFailure, TokenFault, To
 use jackfield_upstream::oidc::DocumentFault;
 use tokio::time::Instant;
 
-use super::account::{AccountClient, AccountFault, AccountSource, unavailable};
+use super::account::{Account, AccountClient, AccountFault, AccountSource, unavailable};
 use super::complete::Redemption;
 use super::missing;
 use crate::change::{Change, Length, lock_parent};
@@ -46,6 +47,8 @@ pub(super) struct Tokens {
     pub(super) oauth: OAuth2Material,
     /// The id of the account at the provider whose tokens these are, if it is known.
     pub(super) account: Option<String>,
+    /// A digest of its verified e-mail address, if that is known and compared.
+    pub(super) email_digest: Option<EmailDigest>,
 }
 
 // === impl Services ===
@@ -101,7 +104,7 @@ impl Services {
     ) -> Result<AuthorizationSession> {
         let AccountClient { tenant, connection, .. } = of;
         let account = self.account_found(of, source, &oauth).await;
-        let account = match account {
+        let Account { id: account, verified_email } = match account {
             Ok(account) => account,
             // They are stored once the account can be asked for.
             Err(fault) if fault.is_transient && is_journaled => {
@@ -118,7 +121,9 @@ impl Services {
                 return ended;
             }
         };
-        let tokens = Tokens { oauth, account };
+        // Not within the transaction: the key may have to be read.
+        let email_digest = self.email_digest(tenant, verified_email.as_ref()).await;
+        let tokens = Tokens { oauth, account, email_digest };
         let stored = repeated(attempts, || self.tokens_store(tenant, connection, session, &tokens).boxed()).await;
         let ended = match stored {
             // They are stored when the database is back.
@@ -165,8 +170,8 @@ impl Services {
         of: AccountClient<'_>,
         source: (&AccountSource, Option<&Secret>),
         oauth: &OAuth2Material,
-    ) -> Result<Option<String>, AccountFault> {
-        let Some(access_token) = &oauth.access_token else { return Ok(None) };
+    ) -> Result<Account, AccountFault> {
+        let Some(access_token) = &oauth.access_token else { return Ok(Account::default()) };
         let mut made = 1;
         loop {
             match self.account_of(of, source, access_token, oauth.id_token.as_ref()).await {
@@ -237,13 +242,14 @@ impl Services {
                 return Ok(stored);
             }
             let connector = lock_parent::<Connector>(txn, tenant, &Ref::Id(connection.connector.0)).await?;
-            lock_parent::<Connection>(txn, tenant, &Ref::Id(connection.id.0)).await?;
+            let connection = lock_parent::<Connection>(txn, tenant, &Ref::Id(connection.id.0)).await?;
             let credential = match session.credential {
-                Some(id) => self.credential_renew(txn, tenant, (session, connection), id, tokens).await?,
+                Some(id) => self.credential_renew(txn, tenant, (session, &connection), id, tokens).await?,
                 None => {
                     let link = link_or_new(txn, tenant, &session.user_id, &connector, self.now()).await?;
                     let parents = Parents { connector: connector.id, connection: Some(connection.id), link };
-                    Ok(self.credential_insert(txn, tenant, parents, draft(session, &connector, tokens)).await?.id)
+                    let draft = draft(session, (&connector, &connection), tokens);
+                    Ok(self.credential_insert(txn, tenant, parents, draft).await?.id)
                 }
             };
             let mut locked = self.taking_tokens(txn, tenant, session).await?;
@@ -251,6 +257,7 @@ impl Services {
                 Ok(id) => {
                     locked.credential = Some(id);
                     locked.granted_scopes.clone_from(&tokens.oauth.scopes);
+                    locked.linked_users = self.linked_users(txn, tenant, (session, &connection), tokens).await?;
                     AuthorizationEnd::Completed
                 }
                 Err(failure) => AuthorizationEnd::failed(failure, ""),
@@ -301,6 +308,7 @@ impl Services {
         let patch = MaterialPatch::Replace(tokens.material(), none_kept);
         self.material_change(txn, tenant, &mut credential, patch).await?;
         credential.requested_scopes.clone_from(&session.scopes);
+        credential.email_digest = tokens.email_digest_for(connection);
         credential.connection = Some(session.connection);
         credential.meta = credential.meta.changed(self.now());
         txn.replace::<Credential>(tenant, &credential).await?;
@@ -313,6 +321,11 @@ impl Services {
 impl Tokens {
     fn material(&self) -> Material {
         Material::OAuth2(self.oauth.duplicate())
+    }
+
+    /// The digest that is stored for a connection as it is now.
+    fn email_digest_for(&self, connection: &Connection) -> Option<EmailDigest> {
+        self.email_digest.clone().filter(|_| connection.settings.linking != Linking::Disabled)
     }
 }
 
@@ -365,7 +378,11 @@ fn is_still(credential: &Credential, session: &AuthorizationSession, connection:
 }
 
 /// The new credential of a session.
-fn draft(session: &AuthorizationSession, connector: &Connector, tokens: &Tokens) -> CredentialDraft {
+fn draft(
+    session: &AuthorizationSession,
+    (connector, connection): (&Connector, &Connection),
+    tokens: &Tokens,
+) -> CredentialDraft {
     CredentialDraft {
         id: None,
         external_id: None,
@@ -373,6 +390,7 @@ fn draft(session: &AuthorizationSession, connector: &Connector, tokens: &Tokens)
         connector: Ref::Id(connector.id.0),
         connection: Some(Ref::Id(session.connection.0)),
         provider_account_id: tokens.account.clone().unwrap_or_default(),
+        email_digest: tokens.email_digest_for(connection),
         provider_data: JsonObject::default(),
         labels: Labels::default(),
         is_default: None,

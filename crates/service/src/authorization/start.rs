@@ -7,7 +7,7 @@ use jackfield_domain::authorization::{
     BrowserBinding, CODE_VERIFIER_COLUMN, Delivery, DevicePolling, ExpectedIssuer, Invitation, NONCE_COLUMN, OPENID,
     SESSION_MICROS, StartedAuthorization, callback_uri,
 };
-use jackfield_domain::connection::{Connection, ConnectionGrant};
+use jackfield_domain::connection::{Connection, ConnectionGrant, Linking};
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialKind, CredentialState};
 use jackfield_domain::principal::right::ConnectionsAuthorize;
@@ -62,6 +62,10 @@ impl Services {
             let description = "has the grant type CLIENT_CREDENTIALS: its tokens are those of the client, and no user authorises them";
             return Err(Violation::field("connection", description).into());
         }
+        if draft.find_linked_users && connection.settings.linking == Linking::Disabled {
+            let description = "cannot be used: the linking of the connection is LINKING_TYPE_DISABLED";
+            return Err(Violation::field("find_linked_users", description).into());
+        }
         // The user would come back in vain.
         let client = self.token_client(tenant, &connection).await?;
         let connector = self.find::<Connector>(tenant, &Ref::Id(connection.connector.0)).await?;
@@ -106,6 +110,8 @@ impl Services {
             issuer,
             client: client.facts(&connection),
             allow_account_change: draft.allow_account_change,
+            find_linked_users: draft.find_linked_users,
+            linked_users: Vec::new(),
             state: AuthorizationState::Started,
             failure: None,
             failure_detail: String::new(),

@@ -97,6 +97,7 @@ fn new_default(user_id: UserId, connector: Ref, material: Material) -> Credentia
         connector,
         connection: None,
         provider_account_id: String::new(),
+        email_digest: None,
         provider_data: Default::default(),
         labels: Default::default(),
         is_default: Some(true),

@@ -173,6 +173,7 @@ impl Services {
             expire_time: facts.expire_time,
             authorization_expire_time: facts.authorization_expire_time,
             provider_account_id: draft.provider_account_id,
+            email_digest: draft.email_digest,
             provider_data: draft.provider_data,
             labels: draft.labels,
             is_default,

@@ -111,6 +111,7 @@ impl Services {
         // They are of the earlier material.
         credential.forget_kept();
         credential.rejections.clear();
+        credential.email_digest = None;
         self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
         self.shared.secrets.put_material(txn, tenant, credential, material).await
     }

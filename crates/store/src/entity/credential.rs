@@ -20,6 +20,7 @@ pub struct Model {
     pub expire_time: Option<i64>,
     pub authorization_expire_time: Option<i64>,
     pub provider_account_id: String,
+    pub email_digest: Option<String>,
     pub is_default: bool,
     pub refreshable: bool,
     pub next_refresh_time: Option<i64>,

@@ -22,6 +22,7 @@ mod m0018_connection_keys;
 mod m0019_credential_sources;
 mod m0020_authorization_ends;
 mod m0021_open_attempts;
+mod m0022_linked_users;
 mod m0023_attempt_status;
 mod same_name;
 mod search;
@@ -61,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0019_credential_sources::Step),
             Box::new(m0020_authorization_ends::Step),
             Box::new(m0021_open_attempts::Step),
+            Box::new(m0022_linked_users::Step),
             Box::new(m0023_attempt_status::Step),
         ]
     }

@@ -139,6 +139,7 @@ impl Stored for Credential {
             expire_time: Set(self.expire_time.map(|time| time.0)),
             authorization_expire_time: Set(self.authorization_expire_time.map(|time| time.0)),
             provider_account_id: Set(self.provider_account_id.clone()),
+            email_digest: Set(self.email_digest.as_ref().map(|digest| digest.as_str().to_owned())),
             is_default: Set(self.is_default),
             refreshable: Set(self.refreshable),
             next_refresh_time: Set(self.next_refresh_time.map(|time| time.0)),

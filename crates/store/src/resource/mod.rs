@@ -7,6 +7,7 @@ mod connection;
 mod connector;
 mod connector_event;
 mod credential;
+pub(crate) mod identity;
 pub(crate) mod issuable;
 mod key;
 mod permission_grant;

@@ -58,6 +58,7 @@ pub(super) fn draft(request: pb::StartAuthorizationRequest) -> Result<Authorizat
         credential,
         allow_account_change,
         completion_mode,
+        find_linked_users,
     } = request;
     let mut violations = Violations::default();
     let connection = violations.check(Ref::parse("connection", &connection, ReferenceForms::ID_NAME_EXTERNAL));
@@ -70,7 +71,15 @@ pub(super) fn draft(request: pb::StartAuthorizationRequest) -> Result<Authorizat
     let credential = parse::optional_reference(&mut violations, "credential", &credential, ReferenceForms::ID_EXTERNAL);
     let parsed = connection.zip(user_id).zip(scopes.zip(delivery)).zip(credential);
     let (((connection, user_id), (scopes, delivery)), credential) = violations.into_result(parsed)?;
-    Ok(AuthorizationDraft { connection, user_id, scopes, delivery, credential, allow_account_change })
+    Ok(AuthorizationDraft {
+        connection,
+        user_id,
+        scopes,
+        delivery,
+        credential,
+        allow_account_change,
+        find_linked_users: find_linked_users.unwrap_or_default(),
+    })
 }
 
 fn delivery(violations: &mut Violations, redirect_uri: &str, return_uri: &str, mode: i32) -> Option<Delivery> {
@@ -202,6 +211,8 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         issuer: _,
         client: _,
         allow_account_change: _,
+        find_linked_users: _,
+        linked_users,
         state,
         failure,
         failure_detail,
@@ -235,6 +246,7 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         return_uri: return_uri.map(String::from).unwrap_or_default(),
         principal,
         completion_mode: mode.into(),
+        linked_users: linked_users.into_iter().map(String::from).collect(),
         expire_time: Some(render::timestamp(expire_time)),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),

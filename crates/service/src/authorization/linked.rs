@@ -1,0 +1,124 @@
+//! The other users with the same identity at a provider, of whom a completed authorisation tells. Nothing of theirs is changed: the application
+//! decides what it means.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jackfield_domain::authorization::AuthorizationSession;
+use jackfield_domain::connection::{Connection, ConnectionSettings};
+use jackfield_domain::credential::EmailDigest;
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{ConnectionId, Error, Result, Secret, TenantId};
+use jackfield_store::{IdenticalCredential, IdentityMark, Writer};
+
+use super::redeem::Tokens;
+use crate::services::Services;
+
+/// The most users of whom an authorisation tells.
+const MAX_LINKED: usize = 10;
+/// The most credentials that are looked at for each mark, the oldest first.
+const MAX_LOOKED_AT: u64 = 1_000;
+/// The purpose of digests of verified e-mail addresses.
+const VERIFIED_EMAIL: &str = "verified email";
+
+// === impl Services ===
+
+impl Services {
+    /// The digest of a verified e-mail address. It is keyed by the data key of the system, which is never replaced, and the same address has
+    /// another one in each tenant. `None` if the key cannot be had: tokens that came are worth more than what they tell of other users.
+    pub(super) async fn email_digest(&self, tenant: TenantId, email: Option<&Secret>) -> Option<EmailDigest> {
+        let email = email?.expose().as_bytes();
+        match self.shared.data_keys.system().await {
+            Ok(system) => {
+                Some(EmailDigest::new(system.fingerprint(VERIFIED_EMAIL, &[tenant.0.as_bytes().as_slice(), email])))
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, tenant.id = %tenant, "a verified e-mail address is not compared");
+                None
+            }
+        }
+    }
+
+    /// The other users of the tenant with the identity of the tokens of a session, those with the oldest credentials first. Of two
+    /// authorisations that end at the same moment, neither may be told of the other.
+    pub(super) async fn linked_users(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        (session, connection): (&AuthorizationSession, &Connection),
+        tokens: &Tokens,
+    ) -> Result<Vec<UserId>> {
+        match linked_users(txn, tenant, (session, connection), tokens).await {
+            // Tokens that came are not lost for a connection of others.
+            Err(error @ Error::DataDamaged { .. }) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, authorization.id = %session.id, "an authorisation does not tell of other users");
+                Ok(Vec::new())
+            }
+            found => found,
+        }
+    }
+}
+
+async fn linked_users(
+    txn: &Writer,
+    tenant: TenantId,
+    (session, connection): (&AuthorizationSession, &Connection),
+    tokens: &Tokens,
+) -> Result<Vec<UserId>> {
+    let settings = &connection.settings;
+    if !settings.may_link(session.find_linked_users) {
+        return Ok(Vec::new());
+    }
+    let user_id = &session.user_id;
+    let mut found = Vec::new();
+    if let Some(account) = tokens.account.as_deref().filter(|account| !account.is_empty()) {
+        let mark = IdentityMark::AccountAt(connection.id, account);
+        found.extend(txn.credentials_fetch_identical(tenant, user_id, mark, MAX_LOOKED_AT).await?);
+        if settings.trust_identity_user_id {
+            let mark = IdentityMark::Account(account);
+            let identical = txn.credentials_fetch_identical(tenant, user_id, mark, MAX_LOOKED_AT).await?;
+            found.extend(linking(txn, tenant, session, settings, identical, true).await?);
+        }
+    }
+    if let Some(digest) = &tokens.email_digest {
+        let mark = IdentityMark::Email(digest);
+        let identical = txn.credentials_fetch_identical(tenant, user_id, mark, MAX_LOOKED_AT).await?;
+        found.extend(linking(txn, tenant, session, settings, identical, false).await?);
+    }
+    Ok(oldest(found))
+}
+
+/// Those of some credentials whose connections allow it as they are now.
+async fn linking(
+    txn: &Writer,
+    tenant: TenantId,
+    session: &AuthorizationSession,
+    own: &ConnectionSettings,
+    mut identical: Vec<IdenticalCredential>,
+    needs_trust: bool,
+) -> Result<Vec<IdenticalCredential>> {
+    let ids: BTreeSet<ConnectionId> = identical.iter().map(|credential| credential.connection).collect();
+    let ids: Vec<ConnectionId> = ids.into_iter().collect();
+    let connections = txn.connections_fetch(tenant, &ids).await?;
+    let connections: BTreeMap<_, _> = connections.iter().map(|other| (other.id, &other.settings)).collect();
+    identical.retain(|credential| {
+        connections.get(&credential.connection).is_some_and(|other| {
+            own.linking.links(other.linking, session.find_linked_users)
+                && (other.trust_identity_user_id || !needs_trust)
+        })
+    });
+    Ok(identical)
+}
+
+/// The users of the oldest credentials, each once.
+fn oldest(mut found: Vec<IdenticalCredential>) -> Vec<UserId> {
+    found.sort_unstable_by_key(|credential| (credential.create_time, credential.id));
+    let mut users: Vec<UserId> = Vec::new();
+    for credential in found {
+        if users.len() < MAX_LINKED && !users.contains(&credential.user_id) {
+            users.push(credential.user_id);
+        }
+    }
+    users
+}
