@@ -2,6 +2,7 @@
 
 mod client;
 mod endpoint;
+mod ends;
 mod facts;
 mod failures;
 mod hanging;

@@ -1,11 +1,13 @@
 //! One case: a credential, some callers of it at several servers, and what they change meanwhile.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use jackfield_api::v1::{self, credential_material::Material};
+use jackfield_domain::CredentialId;
 use jackfield_testkit::provider::FamilyId;
 use jackfield_testkit::{Client, Rng, fixture};
 use tokio::time::{sleep, timeout};
@@ -33,8 +35,11 @@ enum Withdrawn {
     After,
 }
 
-/// The probability that a caller changes labels, in a hundred.
-const RELABELS: u64 = 20;
+/// The probability that a caller changes labels some times, in a hundred, and that one does so until the others are done.
+const RELABELS: u64 = 17;
+const RELABELS_ALL_THE_TIME: u64 = 3;
+/// The pause between two changes.
+const RELABEL_PAUSE: Duration = Duration::from_millis(20);
 
 // === impl Case ===
 
@@ -42,6 +47,11 @@ impl Case {
     pub(super) fn of(grant: Grant) -> Self {
         let (next, is_next_stored, is_told_to_authorize, is_told_of_a_crash) = Default::default();
         Case { grant, next, is_next_stored, is_told_to_authorize, is_told_of_a_crash }
+    }
+
+    /// The id of the credential.
+    pub(super) fn id(&self) -> CredentialId {
+        CredentialId(self.grant.credential.parse().expect("a UUID"))
     }
 
     /// Has callers ask for the token. Some leave, and some change the credential.
@@ -60,25 +70,37 @@ impl Case {
                 }
             }
         });
-        let callers: Vec<_> = callers.collect();
-        let relabels = if rng.percent(RELABELS) { rng.between(1, 5) } else { 0 };
+        let (callers, are_done) = (callers.collect::<Vec<_>>(), Cell::new(false));
+        let callers = async {
+            join_all(callers).await;
+            are_done.set(true);
+        };
+        let relabels = match rng.below(100) {
+            0..RELABELS_ALL_THE_TIME => u64::MAX,
+            number if number < RELABELS_ALL_THE_TIME + RELABELS => rng.between(1, 5),
+            _ => 0,
+        };
         let relabel = async {
             for number in 0..relabels {
                 let request = world::relabelled(&self.grant.credential, number);
-                let _ = clients[0].credentials().update_credential(request).await;
+                let _ = world.client.credentials().update_credential(request).await;
+                if are_done.get() {
+                    break;
+                }
+                sleep(RELABEL_PAUSE).await;
             }
         };
         let (replaces, replacing) = (rng.percent(replaces), rng.fork());
         let replace = async {
             if replaces {
-                self.replace(world, &clients[0], replacing).await;
+                self.replace(world, replacing).await;
             }
         };
-        tokio::join!(join_all(callers), relabel, replace);
+        tokio::join!(callers, relabel, replace);
     }
 
     /// Stores the tokens of another grant, as after another authorisation. The user may withdraw the first one, before or after.
-    async fn replace(&self, world: &World, client: &Client, mut rng: Rng) {
+    async fn replace(&self, world: &World, mut rng: Rng) {
         let withdraws = rng.pick(&[None, Some(Withdrawn::Before), Some(Withdrawn::Before), Some(Withdrawn::After)]);
         let is_before = matches!(withdraws, Some(Withdrawn::Before));
         // Early, so that refreshes begin after it.
@@ -90,10 +112,12 @@ impl Case {
             // Refreshes are refused meanwhile, and some of these answers come when the other tokens are there.
             sleep(Duration::from_millis(rng.below(400))).await;
         }
+        let is_expired = rng.percent(50);
+        let expiry = prost_types::Timestamp { seconds: issued.expire_time.seconds(), nanos: 0 };
         let oauth2 = v1::OAuth2Material {
             access_token: issued.access_token,
             refresh_token: issued.refresh_token,
-            expire_time: Some(fixture::seconds_from_now(if rng.percent(50) { -60 } else { 3600 })),
+            expire_time: Some(if is_expired { fixture::seconds_from_now(-60) } else { expiry }),
             scopes: vec!["read".to_owned(), "write".to_owned()],
             ..Default::default()
         };
@@ -103,7 +127,7 @@ impl Case {
             material: Some(v1::CredentialMaterial { material: Some(Material::Oauth2(oauth2)) }),
             ..Default::default()
         };
-        if client.credentials().update_credential(request).await.is_ok() {
+        if world.client.credentials().update_credential(request).await.is_ok() {
             self.is_next_stored.store(true, Ordering::Relaxed);
             if matches!(withdraws, Some(Withdrawn::After)) {
                 world.provider.end(self.grant.family);

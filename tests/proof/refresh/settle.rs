@@ -68,8 +68,9 @@ async fn refresh(client: &Client, credential: &str) {
 /// The credentials whose callers were told in vain that the user has to authorise, or that a server crashed. Where one did, its tokens may have
 /// been found later.
 pub(super) fn told_in_vain(cases: &[Case], settled: &[Result<Settled, String>], round: &Round) -> Vec<String> {
-    // A server that does not run for so long can lose its lease.
-    if round.has_crash || round.slowness_of_callers > PATIENCE {
+    // A server that does not run for so long, or has no database, can lose its lease.
+    let is_disturbed = round.disturbance.is_crash() || round.disturbance.keeps_from_writing();
+    if is_disturbed || round.slowness_of_callers > PATIENCE {
         return Vec::new();
     }
     let is_valid = |settled: &Result<Settled, String>| settled.as_ref().is_ok_and(|settled| settled.state == VALID);
