@@ -8,6 +8,7 @@ mod failures;
 mod hanging;
 mod import;
 mod journal;
+mod meanwhile;
 mod orphans;
 mod outlook;
 mod pauses;
