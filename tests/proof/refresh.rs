@@ -16,6 +16,7 @@ mod lost;
 mod oauth_as;
 mod outage;
 mod pace;
+mod places;
 mod reference;
 mod settle;
 #[path = "../it/refresh/world.rs"]
@@ -41,7 +42,8 @@ use self::cuts::{Cuts, Stops};
 use self::disturbance::{ALL, Disturbance, Held};
 use self::fleet::{Fleet, OtherWriter};
 use self::lost::{Losses, Planted, Round, Slowness};
-use self::settle::{INDETERMINATE, VALID, settle, told_in_vain};
+use self::places::Places;
+use self::settle::{INDETERMINATE, VALID, settle, told_in_vain, told_that_it_is_not_valid};
 use self::world::World;
 
 /// The number of cases on each database; the variable sets another one.
@@ -88,7 +90,8 @@ struct Outcome {
     slowness: Duration,
     /// The uses of spent tokens.
     reuses: usize,
-    /// The refreshes that issued tokens.
+    /// The requests for which something could fail, and the refreshes that issued tokens.
+    requests: usize,
     refreshes: usize,
     wrong: Vec<String>,
 }
@@ -117,6 +120,7 @@ async fn check(backend: Backend) {
     let count = |state: &str| outcome.states.get(state).copied().unwrap_or_default();
     let sees_all = count(INDETERMINATE) > 0 && count(VALID) > cases / 6;
     assert!(sees_all, "all ends are seen: {:?}", outcome.states);
+    assert!(outcome.requests > cases / 2, "most cases have a request while something fails: {}", outcome.requests);
     // Fewer cases than there are by default do not have everything.
     let of_all = ALL.iter().filter(|it| backend == Backend::Postgres || **it != Disturbance::CommitsLost);
     let unseen: Vec<_> = of_all.filter(|it| !outcome.rounds.contains_key(&format!("{it:?}"))).collect();
@@ -134,20 +138,23 @@ async fn run(plan: Plan, mut rng: Rng, is_enough: impl Fn(&Outcome) -> bool) -> 
         connection.refresh_token_grace_period = (!grace.is_zero()).then_some(window);
     };
     let mut world = World::with(&fleet.servers[0], options, change).await;
-    let mut outcome = Outcome::default();
-    for number in 0..cases.div_ceil(at_once) {
-        let count = at_once.min(cases - outcome.cases);
+    let places = Places::of(&world, change).await;
+    let (mut outcome, mut number) = (Outcome::default(), 0);
+    while outcome.cases < cases {
+        let disturbance = course[(first + number) % course.len()];
+        let count = at_once.min(disturbance.most_at_once()).min(cases - outcome.cases);
         // After a restart it has another port.
         world.client = fleet.servers[0].client("alpha");
         let (slowness, slowness_of_callers) = Default::default();
-        let (disturbance, has_grace) = (course[(first + number) % course.len()], !grace.is_zero());
+        let has_grace = !grace.is_zero();
         let mut round = Round { number, disturbance, slowness, slowness_of_callers, replaces, has_grace };
-        outcome.round(&world, &mut fleet, (&mut round, count), &mut rng).await;
+        outcome.round((&world, &places), &mut fleet, (&mut round, count), &mut rng).await;
         // A request that was given up may still come to the provider. None comes hours later.
         world.provider.quiet().await;
         fleet.pass(pause);
         let totals = world.provider.totals();
         (outcome.reuses, outcome.refreshes) = (totals.reuses, totals.exchanges);
+        number += 1;
         if is_enough(&outcome) {
             break;
         }
@@ -184,13 +191,15 @@ fn fault(rng: &mut Rng) -> (&'static str, ProviderFault) {
     }
 }
 
-/// Has the provider fail at random, and count how. Most answers may be held back. If all requests are to be answered, none takes
-/// too long: after some in a row, no more would be sent for a while.
+/// Has the provider fail at random, and count how. Most answers may be held back. If all requests are to be answered, none takes too long.
 fn fail_at_random(provider: &Provider, mut rng: Rng, planted: &Planted, held: Option<Held>, are_answered: bool) {
     let counts = planted.clone();
     provider.fail_by(move |endpoint, _| match (endpoint, &held) {
         (Endpoint::Revocation, _) => ProviderFault::none(),
-        (Endpoint::Token, Some(held)) if rng.percent(80) => held.hold(),
+        (Endpoint::Token, Some(held)) if rng.percent(80) => {
+            counts.count("");
+            held.hold()
+        }
         (Endpoint::Token, _) => {
             let (kind, fault) = match fault(&mut rng) {
                 (lost::TIMEOUT, _) if are_answered => ("", ProviderFault::status(503)),
@@ -220,11 +229,15 @@ impl Outcome {
     }
 
     /// Runs the cases of a round, and adds how they ended.
-    async fn round(&mut self, world: &World, fleet: &mut Fleet, (round, count): (&mut Round, usize), rng: &mut Rng) {
-        let grants = stream::iter(0..count).map(|number| {
-            let user = format!("user-{}-{number}", round.number);
-            async move { world.expired(&user).await }
-        });
+    async fn round(
+        &mut self,
+        (world, places): (&World, &Places),
+        fleet: &mut Fleet,
+        (round, count): (&mut Round, usize),
+        rng: &mut Rng,
+    ) {
+        let of_round = round.number;
+        let grants = stream::iter(0..count).map(|number| places.expired(world, (of_round, number)));
         let cases: Vec<_> = grants.buffered(PREPARED_AT_ONCE).map(Case::of).collect().await;
         let other = match round.disturbance {
             Disturbance::Away => fleet.other_writer().await,
@@ -233,14 +246,15 @@ impl Outcome {
         // The clock of the first server alone, by more than a lease: those of replicas differ. One that is slow shows more, as its leases
         // would end too early.
         let skew = i64::try_from(rng.between(4, 8)).expect("seconds");
-        fleet.skew(if round.number.is_multiple_of(4) { skew } else { -skew });
+        let is_fast = round.number.is_multiple_of(4) && round.disturbance != Disturbance::Overlap;
+        fleet.skew(if is_fast { skew } else { -skew });
         let (mut slowness, planted, held) = (Slowness::watch(&fleet.servers), Planted::default(), Held::closed());
         let holding = round.disturbance.holds_answers().then(|| held.clone());
         let are_answered = round.disturbance == Disturbance::CrashAtSteps;
         fail_at_random(&world.provider, rng.fork(), &planted, holding, are_answered);
         let stops = Stops::some(&cases, round.disturbance.stops(), rng);
         let clients = fleet.clients();
-        let callers = join_all(cases.iter().map(|case| case.run(world, &clients, round.replaces, rng.fork())));
+        let callers = join_all(cases.iter().map(|case| case.run(world, &clients, &*round, rng.fork())));
         let happened = round.disturbance.run(callers, (&*fleet, other), &held, &mut rng.fork()).await;
         round.slowness_of_callers = slowness.longest();
         self.slowness = self.slowness.max(round.slowness_of_callers);
@@ -254,9 +268,11 @@ impl Outcome {
         }
         fleet.skew(0);
         world.provider.fail_by(|_, _| ProviderFault::none());
+        self.requests += planted.requests();
         let settled = settle(world, &fleet.servers[0], &cases).await;
         round.slowness = slowness.longest();
         self.wrong.extend(told_in_vain(&cases, &settled, round));
+        self.wrong.extend(told_that_it_is_not_valid(&cases));
         self.wrong.extend(self.cuts.add(&cases, &settled, fleet.servers.len() > 1));
         let mut lost = Vec::new();
         for settled in settled {
@@ -275,11 +291,11 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { cases, rounds, cuts, states, losses, slowness, reuses, refreshes, wrong } = self;
+        let Outcome { cases, rounds, cuts, states, losses, slowness, reuses, requests, refreshes, wrong } = self;
         let Losses { by_reason, of_slowness } = losses;
         write!(
             f,
-            "cases={cases} refreshes={refreshes} uses of a spent token={reuses} wrong={} {states:?} rounds={rounds:?} ",
+            "cases={cases} requests while something fails={requests} refreshes={refreshes} uses of a spent token={reuses} wrong={} {states:?} rounds={rounds:?} ",
             wrong.len()
         )?;
         write!(f, "crashes at steps={cuts} lost={by_reason:?} time-outs of a slow machine={of_slowness}, ")?;

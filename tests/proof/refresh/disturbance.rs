@@ -17,8 +17,8 @@ use super::fleet::{Fleet, OtherWriter};
 pub(super) enum Disturbance {
     /// Nothing.
     None,
-    /// Many answers come at once.
-    Answers,
+    /// A caller of one replica asks while the provider has the request of another one, whose clock is slow. With one server, both are its callers.
+    Overlap,
     /// COMMITs are lost, or the answers to them. On SQLite, nothing.
     CommitsLost,
     /// A server crashes at some time after callers came: anything from the lease to the end of a refresh may be under way.
@@ -34,7 +34,9 @@ pub(super) enum Disturbance {
 /// What can go wrong, one after the other.
 pub(super) const ALL: &[Disturbance] = &[
     Disturbance::CrashAtSteps,
+    Disturbance::Overlap,
     Disturbance::CommitsLost,
+    Disturbance::None,
     Disturbance::CrashAnswered,
     Disturbance::Away,
     Disturbance::Crash,
@@ -53,8 +55,12 @@ pub(super) struct Held {
 
 /// The time for which answers are held back.
 const HELD: Duration = Duration::from_millis(500);
+/// The same until callers of another replica have asked.
+const HELD_WHILE_OVERLAPPING: Duration = Duration::from_millis(600);
 /// The same before the database goes away, which takes time, too.
 const HELD_BEFORE_AWAY: Duration = Duration::from_millis(400);
+/// The most cases of a round in which requests overlap: with many, they would take longer than answers can be held back.
+const MOST_OVERLAPPING: usize = 40;
 /// The longest wait for a request whose answer is held back.
 const BEGUN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -65,6 +71,11 @@ impl Disturbance {
         matches!(self, Disturbance::Crash | Disturbance::CrashAnswered | Disturbance::CrashAtSteps)
     }
 
+    /// The most cases that can run at once.
+    pub(super) fn most_at_once(self) -> usize {
+        if self == Disturbance::Overlap { MOST_OVERLAPPING } else { usize::MAX }
+    }
+
     /// True if ends of attempts cannot be written for a while.
     pub(super) fn keeps_from_writing(self) -> bool {
         matches!(self, Disturbance::CommitsLost | Disturbance::Away)
@@ -72,7 +83,7 @@ impl Disturbance {
 
     /// True if answers are held back, so that many come at once.
     pub(super) fn holds_answers(self) -> bool {
-        matches!(self, Disturbance::Answers | Disturbance::CrashAnswered | Disturbance::Away)
+        matches!(self, Disturbance::Overlap | Disturbance::CrashAnswered | Disturbance::Away)
     }
 
     /// The part of the refreshes that stand still at a step, in a hundred.
@@ -80,7 +91,7 @@ impl Disturbance {
         match self {
             Disturbance::CrashAtSteps => 100,
             Disturbance::Crash | Disturbance::CrashAnswered => 30,
-            Disturbance::None | Disturbance::Answers | Disturbance::CommitsLost | Disturbance::Away => 0,
+            Disturbance::None | Disturbance::Overlap | Disturbance::CommitsLost | Disturbance::Away => 0,
         }
     }
 
@@ -90,7 +101,7 @@ impl Disturbance {
         match self {
             Disturbance::CrashAtSteps => (0..servers).collect(),
             Disturbance::Crash | Disturbance::CrashAnswered => vec![one],
-            Disturbance::None | Disturbance::Answers | Disturbance::CommitsLost | Disturbance::Away => Vec::new(),
+            Disturbance::None | Disturbance::Overlap | Disturbance::CommitsLost | Disturbance::Away => Vec::new(),
         }
     }
 
@@ -106,8 +117,9 @@ impl Disturbance {
         let mut callers = pin!(callers);
         match self {
             Disturbance::None => drop(callers.await),
-            Disturbance::Answers => {
-                let is_over = timeout(BEGUN_WITHIN, held.wait(HELD, callers.as_mut())).await.unwrap_or_default();
+            Disturbance::Overlap => {
+                let waiting = held.wait(HELD_WHILE_OVERLAPPING, callers.as_mut());
+                let is_over = timeout(BEGUN_WITHIN, waiting).await.unwrap_or_default();
                 held.open();
                 if !is_over {
                     callers.await;

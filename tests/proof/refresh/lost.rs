@@ -70,6 +70,11 @@ impl Planted {
         self.0.lock().expect("counts").get(kind).copied().unwrap_or_default()
     }
 
+    /// The number of all requests.
+    pub(super) fn requests(&self) -> usize {
+        self.0.lock().expect("counts").values().sum()
+    }
+
     /// The number of all that lose a response.
     fn all(&self) -> usize {
         self.0.lock().expect("counts").iter().filter(|(kind, _)| !kind.is_empty()).map(|(_, count)| count).sum()

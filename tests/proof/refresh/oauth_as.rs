@@ -15,7 +15,7 @@ use super::{AT_ONCE, Plan, run};
 const CASES_VARIABLE: &str = "PROOF_REFRESH_OAUTH_AS";
 const CASES: usize = 80;
 /// The rounds at the least.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 /// The number of cases from which on all steps have to be seen.
 const MANY: usize = 1_000;
 /// The windows, all of which are tried at once: 0 s, 30 s, 30 min.
