@@ -2,11 +2,13 @@
 
 mod client;
 mod endpoint;
+mod ends;
 mod facts;
 mod failures;
 mod hanging;
 mod import;
 mod journal;
+mod meanwhile;
 mod orphans;
 mod outlook;
 mod pauses;

@@ -7,11 +7,16 @@
 mod bugs;
 mod case;
 mod crowd;
+mod cuts;
+mod disturbance;
+mod fleet;
 mod herd;
 mod losses;
 mod lost;
+mod oauth_as;
 mod outage;
 mod pace;
+mod places;
 mod reference;
 mod settle;
 #[path = "../it/refresh/world.rs"]
@@ -20,75 +25,75 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream;
 use jackfield_api::v1;
-use jackfield_domain::{Clock, SystemClock, Timestamp};
 use jackfield_testkit::proof::{self, Rng};
-use jackfield_testkit::provider::{Endpoint, Gate};
-use jackfield_testkit::{Backend, Provider, ProviderFault, ProviderOptions, TestServer, fixture};
-use tokio::time::timeout;
+use jackfield_testkit::provider::{Endpoint, ProviderServer};
+use jackfield_testkit::{Backend, Provider, ProviderFault, ProviderOptions, fixture};
 
 use self::case::Case;
+use self::cuts::{Cuts, Stops};
+use self::disturbance::{ALL, Disturbance, Held};
+use self::fleet::{Fleet, OtherWriter};
 use self::lost::{Losses, Planted, Round, Slowness};
-use self::settle::{INDETERMINATE, VALID, settle, told_in_vain};
+use self::places::Places;
+use self::settle::{INDETERMINATE, VALID, settle, told_in_vain, told_that_it_is_not_valid};
 use self::world::World;
 
 /// The number of cases on each database; the variable sets another one.
 const CASES_VARIABLE: &str = "PROOF_REFRESH_CASES";
-const CASES: usize = 600;
+const CASES: usize = 1_000;
 /// The cases that run at once.
 const AT_ONCE: usize = 200;
 /// The longest time that the provider is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The time for which answers are held back before a crash, so that many come at once.
-const HELD: Duration = Duration::from_millis(500);
 /// The credentials that are prepared at once, so that a slow machine can keep its deadlines.
 const PREPARED_AT_ONCE: usize = 20;
-
-/// A clock that is wrong by as much as a harness says.
-#[derive(Debug, Default)]
-struct Skewed(AtomicI64);
 
 /// The cases to run.
 #[derive(Clone, Copy)]
 struct Plan {
     backend: Backend,
     cases: usize,
+    /// The number of cases of a round.
+    at_once: usize,
+    /// The server that decides at the provider.
+    server: ProviderServer,
     /// The time for which the provider accepts a spent refresh token again.
     grace: Duration,
     /// The probability that a caller stores the tokens of another grant, in a hundred.
     replaces: u64,
+    /// What happens in rounds, one after the other and again, and the number of the first one in it.
+    course: &'static [Disturbance],
+    first: usize,
+    /// The time that passes between two rounds.
+    pause: Duration,
 }
 
 /// The outcomes of cases.
 #[derive(Default)]
 struct Outcome {
     cases: usize,
-    crashes: usize,
+    /// The number of rounds with each disturbance.
+    rounds: BTreeMap<String, usize>,
+    cuts: Cuts,
     /// The number of credentials in each state.
     states: BTreeMap<&'static str, usize>,
     losses: Losses,
+    /// The longest time for which a task that was due has not run while there were callers.
+    slowness: Duration,
     /// The uses of spent tokens.
     reuses: usize,
-    /// The refreshes that issued tokens.
+    /// The requests for which something could fail, and the refreshes that issued tokens.
+    requests: usize,
     refreshes: usize,
     wrong: Vec<String>,
-}
-
-/// The crash of a round.
-#[derive(Clone, Copy)]
-enum Crash {
-    /// At some time after callers came: anything from the lease to the end of a refresh may be under way.
-    While(Duration),
-    /// At some time after many answers came at once, which are then written to the journal and stored.
-    Answered(Duration),
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,40 +117,44 @@ async fn check(backend: Backend) {
     let outcome = run(Plan::of(backend, cases), Rng::new(seed), |_| false).await;
     proof::report(&format!("refreshes on {backend:?}: seed={seed} {} s {outcome}", begin.elapsed().as_secs()));
     assert!(!outcome.is_wrong(), "{}", outcome.wrong.join("\n"));
-    let Outcome { states, crashes, .. } = outcome;
-    let count = |state: &str| states.get(state).copied().unwrap_or_default();
-    let sees_all = count(INDETERMINATE) > 0 && count(VALID) > cases / 6 && crashes > 0;
-    assert!(sees_all, "all ends are seen: {states:?}, {crashes} crashes");
+    let count = |state: &str| outcome.states.get(state).copied().unwrap_or_default();
+    let sees_all = count(INDETERMINATE) > 0 && count(VALID) > cases / 6;
+    assert!(sees_all, "all ends are seen: {:?}", outcome.states);
+    assert!(outcome.requests > cases / 2, "most cases have a request while something fails: {}", outcome.requests);
+    // Fewer cases than there are by default do not have everything.
+    let of_all = ALL.iter().filter(|it| backend == Backend::Postgres || **it != Disturbance::CommitsLost);
+    let unseen: Vec<_> = of_all.filter(|it| !outcome.rounds.contains_key(&format!("{it:?}"))).collect();
+    let is_complete = unseen.is_empty() && outcome.cuts.missing().is_empty();
+    assert!(cases < CASES || is_complete, "not seen: {unseen:?} and crashes at {:?}", outcome.cuts.missing());
 }
 
 /// Runs cases, many at a time, until there are enough or the outcome is.
 async fn run(plan: Plan, mut rng: Rng, is_enough: impl Fn(&Outcome) -> bool) -> Outcome {
-    let Plan { backend, cases, grace, replaces } = plan;
-    let clock = Arc::new(Skewed::default());
-    let mut servers = start(backend, &clock).await;
-    let options = ProviderOptions { grace, ..ProviderOptions::default() };
+    let Plan { backend, cases, at_once, server, grace, replaces, course, first, pause } = plan;
+    let mut fleet = Fleet::start(backend).await;
+    let options = ProviderOptions { server, grace, clock: fleet.clock(), ..ProviderOptions::default() };
     let window = fixture::milliseconds(i64::try_from(grace.as_millis()).expect("milliseconds"));
     let change = |connection: &mut v1::Connection| {
         connection.refresh_token_grace_period = (!grace.is_zero()).then_some(window);
     };
-    let mut world = World::with(&servers[0], options, change).await;
-    let mut outcome = Outcome::default();
-    for number in 0..cases.div_ceil(AT_ONCE) {
-        let count = AT_ONCE.min(cases - outcome.cases);
+    let mut world = World::with(&fleet.servers[0], options, change).await;
+    let places = Places::of(&world, change).await;
+    let (mut outcome, mut number) = (Outcome::default(), 0);
+    while outcome.cases < cases {
+        let disturbance = course[(first + number) % course.len()];
+        let count = at_once.min(disturbance.most_at_once()).min(cases - outcome.cases);
         // After a restart it has another port.
-        world.client = servers[0].client("alpha");
-        // Every second round has a crash.
-        let crash = match number % 4 {
-            0 => Some(Crash::While(Duration::from_millis(rng.below(1_500)))),
-            2 => Some(Crash::Answered(Duration::from_millis(rng.below(60)))),
-            _ => None,
-        };
+        world.client = fleet.servers[0].client("alpha");
         let (slowness, slowness_of_callers) = Default::default();
-        let (has_crash, has_grace) = (crash.is_some(), !grace.is_zero());
-        let mut round = Round { number, has_crash, slowness, slowness_of_callers, replaces, has_grace };
-        outcome.round(&world, (&mut servers[..], clock.as_ref()), (&mut round, crash, count), &mut rng).await;
+        let has_grace = !grace.is_zero();
+        let mut round = Round { number, disturbance, slowness, slowness_of_callers, replaces, has_grace };
+        outcome.round((&world, &places), &mut fleet, (&mut round, count), &mut rng).await;
+        // A request that was given up may still come to the provider. None comes hours later.
+        world.provider.quiet().await;
+        fleet.pass(pause);
         let totals = world.provider.totals();
         (outcome.reuses, outcome.refreshes) = (totals.reuses, totals.exchanges);
+        number += 1;
         if is_enough(&outcome) {
             break;
         }
@@ -153,22 +162,11 @@ async fn run(plan: Plan, mut rng: Rng, is_enough: impl Fn(&Outcome) -> bool) -> 
     outcome
 }
 
-/// The servers: one on SQLite, and two replicas on PostgreSQL, of which the second has the right time.
-async fn start(backend: Backend, clock: &Arc<Skewed>) -> Vec<TestServer> {
-    let first = TestServer::start_at(backend, Arc::clone(clock) as _, |config| {
-        config.reveal.enabled = true;
-        config.refresh.timeout = PATIENCE;
-        config.refresh.max_concurrent = 100;
-        config.refresh.max_per_second = 1_000;
-    });
-    let first = first.await;
-    let mut second = first.replica().await;
-    if let Some(second) = &mut second {
-        // A replica begins with the clock of the first.
-        second.surroundings_mut().clock = Arc::new(SystemClock);
-        second.restart().await;
-    }
-    std::iter::once(first).chain(second).collect()
+/// An ID token of one user, signed with a key that is another one each time, and that nobody can get.
+fn id_token(rng: &mut Rng) -> serde_json::Value {
+    let header = serde_json::json!({ "alg": "ES256", "kid": format!("key-{}", rng.next()) }).to_string();
+    let claims = serde_json::json!({ "sub": "user" }).to_string();
+    [header, claims, rng.next().to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".").into()
 }
 
 /// The way in which the provider treats a request, and the reason that a lost response has then; empty if none is lost.
@@ -187,19 +185,26 @@ fn fault(rng: &mut Rng) -> (&'static str, ProviderFault) {
         7 => (lost::TIMEOUT, ProviderFault::none().delayed(PATIENCE * 2)),
         8 => (lost::TIMEOUT, ProviderFault::none().answering_after(PATIENCE * 2)),
         9 => ("", ProviderFault::members([("access_token", serde_json::Value::Null)])),
-        10..=14 => ("", ProviderFault::none().answering_after(short * 5)),
+        10 => ("", ProviderFault::members([("id_token", id_token(rng))])),
+        11..=14 => ("", ProviderFault::none().answering_after(short * 5)),
         _ => ("", ProviderFault::none().delayed(short * 3)),
     }
 }
 
-/// Has the provider fail at random, and count how. With a gate, most answers wait until it opens.
-fn fail_at_random(provider: &Provider, mut rng: Rng, planted: &Planted, gate: Option<Gate>) {
+/// Has the provider fail at random, and count how. Most answers may be held back. If all requests are to be answered, none takes too long.
+fn fail_at_random(provider: &Provider, mut rng: Rng, planted: &Planted, held: Option<Held>, are_answered: bool) {
     let counts = planted.clone();
-    provider.fail_by(move |endpoint, _| match (endpoint, &gate) {
+    provider.fail_by(move |endpoint, _| match (endpoint, &held) {
         (Endpoint::Revocation, _) => ProviderFault::none(),
-        (Endpoint::Token, Some(gate)) if rng.percent(80) => ProviderFault::none().held(gate),
+        (Endpoint::Token, Some(held)) if rng.percent(80) => {
+            counts.count("");
+            held.hold()
+        }
         (Endpoint::Token, _) => {
-            let (kind, fault) = fault(&mut rng);
+            let (kind, fault) = match fault(&mut rng) {
+                (lost::TIMEOUT, _) if are_answered => ("", ProviderFault::status(503)),
+                chosen => chosen,
+            };
             counts.count(kind);
             fault
         }
@@ -210,7 +215,8 @@ fn fail_at_random(provider: &Provider, mut rng: Rng, planted: &Planted, gate: Op
 
 impl Plan {
     fn of(backend: Backend, cases: usize) -> Self {
-        Plan { backend, cases, grace: Duration::ZERO, replaces: 15 }
+        let (server, grace, pause) = (ProviderServer::Own, Duration::ZERO, Duration::ZERO);
+        Plan { backend, cases, at_once: AT_ONCE, server, grace, replaces: 15, course: ALL, first: 0, pause }
     }
 }
 
@@ -225,51 +231,49 @@ impl Outcome {
     /// Runs the cases of a round, and adds how they ended.
     async fn round(
         &mut self,
-        world: &World,
-        (servers, clock): (&mut [TestServer], &Skewed),
-        (round, crash, count): (&mut Round, Option<Crash>, usize),
+        (world, places): (&World, &Places),
+        fleet: &mut Fleet,
+        (round, count): (&mut Round, usize),
         rng: &mut Rng,
     ) {
-        let grants = stream::iter(0..count).map(|number| {
-            let user = format!("user-{}-{number}", round.number);
-            async move { world.expired(&user).await }
-        });
+        let of_round = round.number;
+        let grants = stream::iter(0..count).map(|number| places.expired(world, (of_round, number)));
         let cases: Vec<_> = grants.buffered(PREPARED_AT_ONCE).map(Case::of).collect().await;
+        let other = match round.disturbance {
+            Disturbance::Away => fleet.other_writer().await,
+            _ => OtherWriter::default(),
+        };
         // The clock of the first server alone, by more than a lease: those of replicas differ. One that is slow shows more, as its leases
         // would end too early.
         let skew = i64::try_from(rng.between(4, 8)).expect("seconds");
-        clock.set(if round.number.is_multiple_of(4) { skew } else { -skew });
-        let (slowness, planted, gate) = (Slowness::watch(), Planted::default(), Gate::closed());
-        let held = matches!(crash, Some(Crash::Answered(_))).then(|| gate.clone());
-        fail_at_random(&world.provider, rng.fork(), &planted, held);
-        let clients: Vec<_> = servers.iter().map(|server| server.client("alpha")).collect();
-        let callers = join_all(cases.iter().map(|case| case.run(world, &clients, round.replaces, rng.fork())));
-        {
-            let mut callers = pin!(callers);
-            match crash {
-                None => drop(callers.await),
-                Some(Crash::While(after)) => drop(timeout(after, callers).await),
-                Some(Crash::Answered(after)) => {
-                    let is_over = timeout(HELD, callers.as_mut()).await.is_ok();
-                    gate.open();
-                    if !is_over {
-                        let _ = timeout(after, callers).await;
-                    }
-                }
-            }
-        }
+        let is_fast = round.number.is_multiple_of(4) && round.disturbance != Disturbance::Overlap;
+        fleet.skew(if is_fast { skew } else { -skew });
+        let (mut slowness, planted, held) = (Slowness::watch(&fleet.servers), Planted::default(), Held::closed());
+        let holding = round.disturbance.holds_answers().then(|| held.clone());
+        let are_answered = round.disturbance == Disturbance::CrashAtSteps;
+        fail_at_random(&world.provider, rng.fork(), &planted, holding, are_answered);
+        let stops = Stops::some(&cases, round.disturbance.stops(), rng);
+        let clients = fleet.clients();
+        let callers = join_all(cases.iter().map(|case| case.run(world, &clients, &*round, rng.fork())));
+        let happened = round.disturbance.run(callers, (&*fleet, other), &held, &mut rng.fork()).await;
         round.slowness_of_callers = slowness.longest();
-        if crash.is_some() {
-            let victim = usize::try_from(rng.below(servers.len() as u64)).expect("an index");
-            servers[victim].crash();
-            servers[victim].restart().await;
-            self.crashes += 1;
+        self.slowness = self.slowness.max(round.slowness_of_callers);
+        let victims = round.disturbance.victims(fleet.servers.len(), rng);
+        fleet.crash(&victims).await;
+        drop(stops);
+        fleet.restart(&victims).await;
+        slowness.watch_also(victims.iter().map(|victim| &fleet.servers[*victim]));
+        if happened {
+            *self.rounds.entry(format!("{:?}", round.disturbance)).or_default() += 1;
         }
-        clock.set(0);
+        fleet.skew(0);
         world.provider.fail_by(|_, _| ProviderFault::none());
-        let settled = settle(world, &servers[0], &cases).await;
+        self.requests += planted.requests();
+        let settled = settle(world, &fleet.servers[0], &cases).await;
         round.slowness = slowness.longest();
         self.wrong.extend(told_in_vain(&cases, &settled, round));
+        self.wrong.extend(told_that_it_is_not_valid(&cases));
+        self.wrong.extend(self.cuts.add(&cases, &settled, fleet.servers.len() > 1));
         let mut lost = Vec::new();
         for settled in settled {
             match settled {
@@ -287,28 +291,14 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { cases, crashes, states, losses, reuses, refreshes, wrong } = self;
+        let Outcome { cases, rounds, cuts, states, losses, slowness, reuses, requests, refreshes, wrong } = self;
         let Losses { by_reason, of_slowness } = losses;
         write!(
             f,
-            "cases={cases} refreshes={refreshes} crashes={crashes} uses of a spent token={reuses} wrong={} {states:?} ",
+            "cases={cases} requests while something fails={requests} refreshes={refreshes} uses of a spent token={reuses} wrong={} {states:?} rounds={rounds:?} ",
             wrong.len()
         )?;
-        write!(f, "lost={by_reason:?} time-outs of a slow machine={of_slowness}")
-    }
-}
-
-// === impl Skewed ===
-
-impl Skewed {
-    /// Makes it wrong by so many seconds.
-    fn set(&self, seconds: i64) {
-        self.0.store(seconds * 1_000_000, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Skewed {
-    fn now(&self) -> Timestamp {
-        SystemClock.now().plus_micros(self.0.load(Ordering::Relaxed))
+        write!(f, "crashes at steps={cuts} lost={by_reason:?} time-outs of a slow machine={of_slowness}, ")?;
+        write!(f, "whose tasks were late by {} ms", slowness.as_millis())
     }
 }

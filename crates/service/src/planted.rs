@@ -6,7 +6,7 @@ mod switch;
 
 pub(crate) use self::switch::{by_local_clock, planted, planted_in, reached};
 #[cfg(feature = "planted-bugs")]
-pub use self::switch::{plant, plant_in, stop_at_steps};
+pub use self::switch::{cut_at, plant, plant_in, stop_at};
 
 /// A bug of refreshes that a careless change could bring. All servers of the process have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum PlantedBug {
     JudgedBeforeSealed,
     /// A lost response counts for its credential, whatever is stored by then.
     LossWithoutVersion,
+    /// Tokens are not in the journal before they are in the database.
+    NotJournaled,
 }
 
 /// A bug of authorisations: a check that a careless change could leave out, and without which an attack wins. One connection has it, so that
@@ -63,9 +65,8 @@ pub enum AuthorizationBug {
 }
 
 /// A step of a refresh. A harness can stop refreshes at each of them, and then end their process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Step {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
     /// Nothing is written.
     Planned,
     /// The attempt is written, and not sent.
@@ -80,6 +81,13 @@ pub(crate) enum Step {
     Ended,
     /// There is no good response, and that is not written.
     Failed,
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Step {
+    /// All of them.
+    pub const ALL: [Step; 7] =
+        [Step::Planned, Step::Recorded, Step::Received, Step::Journaled, Step::Stored, Step::Ended, Step::Failed];
 }
 
 /// Nothing is planted.

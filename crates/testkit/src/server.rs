@@ -1,5 +1,7 @@
 //! A real server in the test process: its own data, its own port, mutual TLS.
 
+mod running;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -14,11 +16,9 @@ use jackfield_domain::{Clock, SystemClock};
 use jackfield_server::{Surroundings, config::Config};
 use jackfield_store::{PoolSettings, Store};
 use jackfield_transport::{Server, telemetry::Meters};
-use tokio::{
-    runtime::{self, Runtime},
-    sync::oneshot,
-};
+use tokio::{runtime, sync::oneshot};
 
+use self::running::ServerRuntime;
 use crate::{
     backend::Backend,
     client::{Callers, Client},
@@ -46,7 +46,7 @@ pub struct TestServer {
 /// of a process would end them.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
-/// A server in a separate runtime. Dropping the runtime drops every task of the server, as in a crash.
+/// A server in a runtime of its own.
 struct Running {
     address: SocketAddr,
     license_api: Option<SocketAddr>,
@@ -55,10 +55,8 @@ struct Running {
     shutdown: oneshot::Sender<()>,
     /// Receives whether every call could finish.
     ended: oneshot::Receiver<bool>,
-    _runtime: ServerRuntime,
+    runtime: ServerRuntime,
 }
-
-struct ServerRuntime(Option<Runtime>);
 
 // === impl TestServer ===
 
@@ -205,6 +203,14 @@ impl TestServer {
         running.callback.expect("the server has a callback listener")
     }
 
+    /// Its runtime, for tasks that find out how busy it is.
+    ///
+    /// # Panics
+    /// Panics if the server is stopped.
+    pub fn runtime(&self) -> runtime::Handle {
+        self.running.as_ref().expect("the server is stopped").runtime.handle().clone()
+    }
+
     /// The URL below which it serves the licence API in plaintext.
     ///
     /// # Panics
@@ -284,7 +290,7 @@ impl TestServer {
     /// # Panics
     /// Panics if it is not running, or has failed.
     pub async fn stop(&mut self) -> bool {
-        let Running { shutdown, ended, _runtime, .. } = self.running.take().expect("the server is stopped");
+        let Running { shutdown, ended, runtime: _runtime, .. } = self.running.take().expect("the server is stopped");
         self.forget_clients();
         shutdown.send(()).expect("the server has failed");
         ended.await.expect("the server has failed")
@@ -294,6 +300,17 @@ impl TestServer {
     pub fn crash(&mut self) {
         self.forget_clients();
         self.running = None;
+    }
+
+    /// As [`TestServer::crash`], and waits until its threads have ended.
+    ///
+    /// # Panics
+    /// Panics if they do not end.
+    pub async fn crash_and_wait(&mut self) {
+        self.forget_clients();
+        if let Some(Running { runtime, .. }) = self.running.take() {
+            runtime.end(AFTERMATH).await;
+        }
     }
 
     /// Stops the server if it runs, and starts it on the same data, on another port.
@@ -395,9 +412,9 @@ impl TestServer {
             let complete = server.serve(async move { drop(stopped.await) }).await;
             let _ = ending.send(complete);
         });
-        let _runtime = ServerRuntime(Some(runtime));
+        let runtime = ServerRuntime::of(runtime);
         let (address, (license_api, callback), meters) = address.await.expect("the server panics at its start")?;
-        self.running = Some(Running { address, license_api, callback, meters, shutdown, ended, _runtime });
+        self.running = Some(Running { address, license_api, callback, meters, shutdown, ended, runtime });
         Ok(())
     }
 
@@ -444,17 +461,6 @@ async fn bind(config: Config, surroundings: Surroundings) -> Result<Server, Stri
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     causes.collect::<Vec<_>>().join(": ")
-}
-
-// === impl ServerRuntime ===
-
-impl Drop for ServerRuntime {
-    fn drop(&mut self) {
-        // A runtime must not be dropped within another one, because that would block.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 #[cfg(test)]

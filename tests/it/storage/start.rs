@@ -100,7 +100,7 @@ mod several_servers_start_at_once_on_an_empty_database {
     async fn postgres() {
         let servers = TestServer::start_at_once(4).await;
         let counts = counts(&servers[0]).await;
-        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 21), "default, alpha, beta");
+        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 22), "default, alpha, beta");
         assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
 
         let mut expected = Vec::new();

@@ -6,12 +6,14 @@ use jackfield_testkit::ProviderOptions;
 use jackfield_testkit::proof::{self, Rng};
 use jackfield_testkit::provider::ProviderTotals;
 
+use super::disturbance::CRASHES;
 use super::settle::VALID;
-use super::{Backend, Plan, reference, run};
+use super::{AT_ONCE, Backend, Plan, reference, run};
 
-/// The number of cases for each window; the variable sets another one.
+/// The number of cases for each window; the variable sets another one. What is lost in a round depends much on when its crash comes, so there
+/// are several.
 const CASES_VARIABLE: &str = "PROOF_REFRESH_COMPARED";
-const CASES: usize = 200;
+const CASES: usize = 3 * AT_ONCE;
 /// The windows: 0 s, 10 s, 30 s, 30 min.
 const WINDOWS: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(30 * 60)];
@@ -29,7 +31,7 @@ async fn compare() {
     let (seed, cases) = (proof::seed(), proof::setting(CASES_VARIABLE, CASES));
     for grace in WINDOWS {
         let begin = Instant::now();
-        let plan = Plan { grace, replaces: 0, ..Plan::of(Backend::Postgres, cases) };
+        let plan = Plan { grace, replaces: 0, course: CRASHES, ..Plan::of(Backend::Postgres, cases) };
         let options = ProviderOptions { grace, ..ProviderOptions::default() };
         // The reference waits most of the time.
         let reference = reference::run(options, Rng::new(seed), cases);

@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jackfield_testkit::TestServer;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+
+use super::disturbance::Disturbance;
 
 /// The reason of a response whose connection ended.
 pub(super) const CONNECTION_LOST: &str = "CONNECTION_LOST";
@@ -36,7 +40,7 @@ pub(super) struct Losses {
 /// The circumstances of a round.
 pub(super) struct Round {
     pub(super) number: usize,
-    pub(super) has_crash: bool,
+    pub(super) disturbance: Disturbance,
     /// The longest time for which a task that was due has not run.
     pub(super) slowness: Duration,
     /// The same until the callers were done.
@@ -47,10 +51,12 @@ pub(super) struct Round {
     pub(super) has_grace: bool,
 }
 
-/// The longest time for which a task that was due has not run since this was made. It tells a slow machine from a server that gives up early.
+/// The longest time for which a task that was due has not run since this was made, here or at a server. It tells a slow machine from a server that
+/// gives up early.
+#[derive(Default)]
 pub(super) struct Slowness {
     longest: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 // === impl Planted ===
@@ -63,6 +69,16 @@ impl Planted {
     fn of(&self, kind: &str) -> usize {
         self.0.lock().expect("counts").get(kind).copied().unwrap_or_default()
     }
+
+    /// The number of all requests.
+    pub(super) fn requests(&self) -> usize {
+        self.0.lock().expect("counts").values().sum()
+    }
+
+    /// The number of all that lose a response.
+    fn all(&self) -> usize {
+        self.0.lock().expect("counts").iter().filter(|(kind, _)| !kind.is_empty()).map(|(_, count)| count).sum()
+    }
 }
 
 // === impl Losses ===
@@ -70,7 +86,7 @@ impl Planted {
 impl Losses {
     /// Adds the lost responses of a round. Returns those that none of its faults explains.
     pub(super) fn add(&mut self, round: &Round, lost: Vec<String>, planted: &Planted) -> Vec<String> {
-        let mut counts = BTreeMap::<_, usize>::new();
+        let (mut counts, all) = (BTreeMap::<_, usize>::new(), lost.len());
         for reason in lost {
             *self.by_reason.entry(reason.clone()).or_default() += 1;
             // Which of its time-outs ended a request is a matter of the moment.
@@ -82,7 +98,12 @@ impl Losses {
             let most = planted.of(&reason);
             match reason.as_str() {
                 _ if count <= most => {}
-                PROCESS_ENDED if round.has_crash => {}
+                PROCESS_ENDED if round.disturbance.is_crash() => {}
+                // The end of an attempt that is not written has no other reason.
+                PROCESS_ENDED if round.disturbance.keeps_from_writing() && all <= planted.all() => {}
+                PROCESS_ENDED if round.disturbance.keeps_from_writing() && round.slowness > SLOW => {
+                    self.of_slowness += count;
+                }
                 TIMEOUT if round.slowness > SLOW => self.of_slowness += count - most,
                 _ => wrong.push(format!(
                     "round {}: {count} responses were lost because of {reason}, and faults explain {most}",
@@ -97,18 +118,29 @@ impl Losses {
 // === impl Slowness ===
 
 impl Slowness {
-    pub(super) fn watch() -> Self {
-        let longest = Arc::<AtomicU64>::default();
-        let seen = Arc::clone(&longest);
-        let task = tokio::spawn(async move {
+    /// Watches this runtime, and those of servers.
+    pub(super) fn watch<'a>(servers: impl IntoIterator<Item = &'a TestServer>) -> Self {
+        let mut slowness = Slowness::default();
+        slowness.watch_on(&Handle::current());
+        slowness.watch_also(servers);
+        slowness
+    }
+
+    /// Watches servers that were started since.
+    pub(super) fn watch_also<'a>(&mut self, servers: impl IntoIterator<Item = &'a TestServer>) {
+        servers.into_iter().for_each(|server| self.watch_on(&server.runtime()));
+    }
+
+    fn watch_on(&mut self, runtime: &Handle) {
+        let seen = Arc::clone(&self.longest);
+        self.tasks.push(runtime.spawn(async move {
             loop {
                 let due = Instant::now() + TICK;
                 sleep(TICK).await;
                 let late = due.elapsed().as_millis();
                 seen.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
-        });
-        Slowness { longest, task }
+        }));
     }
 
     pub(super) fn longest(&self) -> Duration {
@@ -118,7 +150,7 @@ impl Slowness {
 
 impl Drop for Slowness {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -127,32 +159,40 @@ mod tests {
     use super::*;
 
     /// The number of losses in a round with one planted time-out that nothing explains.
-    fn unexplained(lost: &[&str], has_crash: bool, is_slow: bool) -> usize {
+    fn unexplained(lost: &[&str], disturbance: Disturbance, is_slow: bool) -> usize {
         let planted = Planted::default();
         planted.count(TIMEOUT);
+        planted.count("");
         let slowness = if is_slow { SLOW * 2 } else { SLOW / 2 };
         let (slowness_of_callers, replaces, has_grace) = (slowness, 0, false);
-        let round = Round { number: 0, has_crash, slowness, slowness_of_callers, replaces, has_grace };
+        let round = Round { number: 0, disturbance, slowness, slowness_of_callers, replaces, has_grace };
         let lost = lost.iter().map(|reason| (*reason).to_owned()).collect();
         Losses::default().add(&round, lost, &planted).len()
     }
 
     #[test]
     fn a_process_that_ended_explains_nothing_without_a_crash() {
-        assert_eq!(unexplained(&[PROCESS_ENDED], true, false), 0);
-        assert_eq!(unexplained(&[PROCESS_ENDED], false, true), 1);
+        assert_eq!(unexplained(&[PROCESS_ENDED], Disturbance::Crash, false), 0);
+        assert_eq!(unexplained(&[PROCESS_ENDED], Disturbance::None, true), 1);
+    }
+
+    #[test]
+    fn an_end_that_was_not_written_needs_a_fault_all_the_same() {
+        assert_eq!(unexplained(&[PROCESS_ENDED], Disturbance::Away, false), 0);
+        assert_eq!(unexplained(&[PROCESS_ENDED, TIMEOUT], Disturbance::Away, false), 1);
+        assert_eq!(unexplained(&[PROCESS_ENDED, TIMEOUT], Disturbance::CommitsLost, true), 0);
     }
 
     #[test]
     fn timeouts_need_a_fault_or_a_slow_machine() {
-        assert_eq!(unexplained(&[TIMEOUT], false, false), 0);
-        assert_eq!(unexplained(&[TIMEOUT, "READ_TIMEOUT"], false, false), 1);
-        assert_eq!(unexplained(&[TIMEOUT, "READ_TIMEOUT"], true, false), 1);
-        assert_eq!(unexplained(&[TIMEOUT, "READ_TIMEOUT"], false, true), 0);
+        assert_eq!(unexplained(&[TIMEOUT], Disturbance::None, false), 0);
+        assert_eq!(unexplained(&[TIMEOUT, "READ_TIMEOUT"], Disturbance::None, false), 1);
+        assert_eq!(unexplained(&[TIMEOUT, "READ_TIMEOUT"], Disturbance::Crash, false), 1);
+        assert_eq!(unexplained(&[TIMEOUT, "READ_TIMEOUT"], Disturbance::None, true), 0);
     }
 
     #[test]
     fn other_reasons_need_a_fault() {
-        assert_eq!(unexplained(&[CONNECTION_LOST], true, true), 1);
+        assert_eq!(unexplained(&[CONNECTION_LOST], Disturbance::Crash, true), 1);
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn run(options: ProviderOptions, mut rng: Rng, cases: usize) ->
         let count = AT_ONCE.min(cases - number * AT_ONCE);
         let shared = Arc::new(Shared::with(&provider, count));
         let mut processes: Vec<_> = (0..PROCESSES).map(|_| JoinSet::new()).collect();
-        fail_at_random(&provider, rng.fork(), &Planted::default(), None);
+        fail_at_random(&provider, rng.fork(), &Planted::default(), None, false);
         for row in 0..count {
             for _ in 0..rng.between(1, 4) {
                 let (shared, begin) = (Arc::clone(&shared), Duration::from_millis(rng.below(200)));

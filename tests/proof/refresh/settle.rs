@@ -25,6 +25,8 @@ pub(super) struct Settled {
 struct Seen {
     facts: v1::Credential,
     attempts: Vec<v1::RefreshAttempt>,
+    /// True if the reason for which there is no token is one of the contract.
+    has_known_obstacle: bool,
     refresh_token: String,
     /// The access token that is issued; `None` if none is.
     access_token: Option<String>,
@@ -34,6 +36,9 @@ struct Seen {
 /// longer, and was counted from a clock that may have been ahead.
 const LOOKS: usize = 180;
 const PAUSE: Duration = Duration::from_millis(500);
+/// The pages with the reasons of failures, and of errors.
+const GUIDE: [&str; 2] =
+    [include_str!("../../../deploy/guide/credentials.md"), include_str!("../../../deploy/guide/errors.md")];
 
 /// Waits until each credential has settled, and returns how, or what is wrong with it.
 pub(super) async fn settle(world: &World, server: &TestServer, cases: &[Case]) -> Vec<Result<Settled, String>> {
@@ -65,11 +70,18 @@ async fn refresh(client: &Client, credential: &str) {
     let _ = client.credentials().refresh_credential(request).await;
 }
 
+/// The credentials whose callers were told that there is no better token, which never is so.
+pub(super) fn told_that_it_is_not_valid(cases: &[Case]) -> impl Iterator<Item = String> {
+    let told = cases.iter().filter(|case| case.is_told_that_it_is_not_valid());
+    told.map(|case| format!("{}: a caller was told that the provider issues no better token", case.grant.credential))
+}
+
 /// The credentials whose callers were told in vain that the user has to authorise, or that a server crashed. Where one did, its tokens may have
 /// been found later.
 pub(super) fn told_in_vain(cases: &[Case], settled: &[Result<Settled, String>], round: &Round) -> Vec<String> {
-    // A server that does not run for so long can lose its lease.
-    if round.has_crash || round.slowness_of_callers > PATIENCE {
+    // A server that does not run for so long, or has no database, can lose its lease.
+    let is_disturbed = round.disturbance.is_crash() || round.disturbance.keeps_from_writing();
+    if is_disturbed || round.slowness_of_callers > PATIENCE {
         return Vec::new();
     }
     let is_valid = |settled: &Result<Settled, String>| settled.as_ref().is_ok_and(|settled| settled.state == VALID);
@@ -98,7 +110,9 @@ impl Seen {
         let issued = world.issue_by(client, credential).await.ok();
         let explained = world::explain_by(client, credential).await.ok()?;
         let tokens = world::reveal_by(client, credential).await.ok()?;
+        let has_known_obstacle = v1::ErrorReason::try_from(explained.obstacle).is_ok();
         Some(Seen {
+            has_known_obstacle,
             facts: explained.credential.unwrap_or_default(),
             attempts: explained.attempts,
             refresh_token: tokens.refresh_token,
@@ -112,6 +126,9 @@ impl Seen {
             world.provider.family_of(&self.refresh_token).ok_or("the provider never issued its refresh token")?;
         if !case.may_have(family) {
             return Err("it lacks the tokens that a caller has stored".to_owned());
+        }
+        if let Some(reason) = self.unknown_reason() {
+            return Err(format!("the guide does not have the reason {reason:?}"));
         }
         let live = match world.provider.live(family) {
             Ok(live) => live,
@@ -128,6 +145,18 @@ impl Seen {
             v1::CredentialState::Valid => self.valid(&live),
             _ => Ok(None),
         }
+    }
+
+    /// A reason that operators could not look up, if there is one.
+    fn unknown_reason(&self) -> Option<&str> {
+        let is_known = |reason: &str| {
+            let is_on =
+                |page: &&str| page.contains(&format!("`{reason}`")) || page.contains(&format!("### {reason}\n"));
+            reason.is_empty() || GUIDE.iter().any(is_on)
+        };
+        let of_attempts = self.attempts.iter().map(|attempt| &*attempt.reason);
+        let unknown = of_attempts.chain([&*self.facts.failure_reason]).find(|reason| !is_known(reason));
+        unknown.or_else(|| (!self.has_known_obstacle).then_some("of the obstacle"))
     }
 
     fn valid(&self, live: &Live) -> Result<Option<&'static str>, String> {

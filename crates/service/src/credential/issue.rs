@@ -34,6 +34,8 @@ struct OpenedCredential {
     start: ReadStart,
 }
 
+/// The most refreshes that a call waits for. One may end with a token that was stored meanwhile and is not good for long enough.
+const MOST_REFRESHES: usize = 2;
 /// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
 /// The longest time from the beginning of a refresh for which callers wait who can do without it: those whose token is good for as long as
@@ -76,25 +78,32 @@ impl Services {
         scopes: &[String],
         deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
-        let OpenedCredential { credential, material, start } = self.credential_opened(tenant, reference).await?;
-        // Those of a refresh token alone are known when it was exchanged.
-        if credential.has_token() || !credential.refreshes() {
-            check_scopes(credential.id, &credential.scopes, scopes)?;
-        }
-        if self.is_to_be_refreshed(&credential, min_validity_micros) {
-            match self.refreshed_for(tenant, &credential, min_validity_micros, answer_by(deadline)).await {
-                Ok(issued) => {
+        let (mut opened, mut refreshes) = (self.credential_opened(tenant, reference).await?, 0);
+        loop {
+            let credential = &opened.credential;
+            // Those of a refresh token alone are known when it was exchanged.
+            if credential.has_token() || !credential.refreshes() {
+                check_scopes(credential.id, &credential.scopes, scopes)?;
+            }
+            if refreshes == MOST_REFRESHES || !self.is_to_be_refreshed(credential, min_validity_micros) {
+                break;
+            }
+            refreshes += 1;
+            match self.refreshed_for(tenant, credential, min_validity_micros, answer_by(deadline)).await {
+                Ok(issued) if !runs_out(issued.expire_time, self.now().plus_micros(min_validity_micros)) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
-                    check_lifetime(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
                     return Ok(issued);
                 }
+                // It may be one that a caller has stored meanwhile, and not the best that the provider issues.
+                Ok(_) => opened = self.credential_opened(tenant, reference).await?,
                 // A failed refresh does not make a token worse that is still good.
-                Err(_) if is_good(&credential, self.now().plus_micros(min_validity_micros)) => {}
-                Err(error) => return Err(with_present(error.to_error(&credential), &credential, self.now())),
+                Err(_) if is_good(credential, self.now().plus_micros(min_validity_micros)) => break,
+                Err(error) => return Err(with_present(error.to_error(credential), credential, self.now())),
             }
         }
+        let OpenedCredential { credential, material, start } = opened;
         let until = self.now().plus_micros(min_validity_micros);
-        match credential.refreshes() && !runs_out(credential.expire_time, self.now()) {
+        match credential.refreshes() && (refreshes > 0 || !runs_out(credential.expire_time, self.now())) {
             true => check_lifetime(credential.id, credential.expire_time, until)?,
             false => check_expiry(credential.id, credential.expire_time, until)?,
         }
@@ -243,7 +252,7 @@ fn is_good(credential: &Credential, until: Timestamp) -> bool {
     credential.has_token() && !runs_out(credential.expire_time, until)
 }
 
-fn runs_out(expiry: Option<Timestamp>, until: Timestamp) -> bool {
+pub(super) fn runs_out(expiry: Option<Timestamp>, until: Timestamp) -> bool {
     expiry.is_some_and(|expiry| expiry <= until)
 }
 

@@ -11,6 +11,7 @@ use jackfield_domain::{Error, Resource, Result, TenantId};
 use tokio::time::Instant;
 
 use super::deadline::answer_by;
+use super::issue::runs_out;
 use super::lock_credential;
 use crate::caller::Caller;
 use crate::change::{Change, Length};
@@ -52,7 +53,12 @@ impl Services {
             return Err(refusal);
         }
         let refreshed = self.refreshed(tenant, id, version, Patience::until(answer_by(deadline))).await;
-        refreshed.map_err(|error| error.to_error(&credential))
+        let issued = refreshed.map_err(|error| error.to_error(&credential))?;
+        match runs_out(issued.expire_time, self.now()) {
+            // A caller has stored it meanwhile.
+            true => self.access_token_issue(caller, &CredentialRef::Ref(Ref::Id(id.0)), 0, &[], deadline).await,
+            false => Ok(issued),
+        }
     }
 
     /// Keeps a rejection with its credential. A report need not fail with it.

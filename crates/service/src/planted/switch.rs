@@ -1,7 +1,7 @@
 //! The switch for planted bugs, and what they need.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,12 +24,19 @@ static PLANTED: AtomicU8 = AtomicU8::new(0);
 static PLANTED_IN: RwLock<BTreeMap<ConnectionId, AuthorizationBug>> = RwLock::new(BTreeMap::new());
 /// The time between the first reading and the lease: a busy database takes as long.
 const BUSY: Duration = Duration::from_millis(200);
-/// True while refreshes stop at their steps.
-static STOPPED: AtomicBool = AtomicBool::new(false);
+/// The steps at which refreshes stop, by credential.
+static STOPS: RwLock<BTreeMap<CredentialId, Step>> = RwLock::new(BTreeMap::new());
+/// The steps at which refreshes ended while they stood still, by credential.
+static CUTS: RwLock<BTreeMap<CredentialId, Step>> = RwLock::new(BTreeMap::new());
 /// The pause between two looks at whether a refresh may go on.
 const LOOK: Duration = Duration::from_millis(10);
-/// The number of steps.
-const STEPS: u128 = Step::Failed as u128 + 1;
+
+/// A refresh that stands still at a step. It ends with its process, unless it goes on.
+struct Stopped {
+    credential: CredentialId,
+    step: Step,
+    goes_on: bool,
+}
 
 /// Gives all servers of this process a bug, or none.
 pub fn plant(bug: Option<PlantedBug>) {
@@ -60,15 +67,40 @@ fn without_state() -> Vec<ConnectionId> {
     planted.map(|(connection, _)| *connection).collect()
 }
 
-/// Has each refresh of this process stop at one of its steps, whichever belongs to its credential, or has those that stopped go on.
-pub fn stop_at_steps(is_stopped: bool) {
-    STOPPED.store(is_stopped, Ordering::SeqCst);
+/// Has the refreshes of a credential stop at a step, at all servers of this process, or has them go on.
+pub fn stop_at(credential: CredentialId, step: Option<Step>) {
+    let mut stops = STOPS.write().unwrap_or_else(PoisonError::into_inner);
+    match step {
+        Some(step) => stops.insert(credential, step),
+        None => stops.remove(&credential),
+    };
+}
+
+/// The step at which a refresh of a credential ended with its process since this was asked for the last time, if one did.
+pub fn cut_at(credential: CredentialId) -> Option<Step> {
+    CUTS.write().unwrap_or_else(PoisonError::into_inner).remove(&credential)
+}
+
+fn is_stopped(credential: CredentialId, step: Step) -> bool {
+    STOPS.read().unwrap_or_else(PoisonError::into_inner).get(&credential) == Some(&step)
 }
 
 /// Waits while refreshes of a credential are to stop at a step.
 pub(crate) async fn reached(credential: CredentialId, step: Step) {
-    while STOPPED.load(Ordering::Relaxed) && credential.0.as_u128() % STEPS == step as u128 {
-        tokio::time::sleep(LOOK).await;
+    if is_stopped(credential, step) {
+        let mut stopped = Stopped { credential, step, goes_on: false };
+        while is_stopped(credential, step) {
+            tokio::time::sleep(LOOK).await;
+        }
+        stopped.goes_on = true;
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if !self.goes_on {
+            CUTS.write().unwrap_or_else(PoisonError::into_inner).insert(self.credential, self.step);
+        }
     }
 }
 

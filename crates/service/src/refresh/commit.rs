@@ -53,7 +53,9 @@ impl Services {
         reached(before.id, Step::Received).await;
         let stored = loop {
             let is_journaled = self.refresh_journal(&received).await;
-            reached(before.id, Step::Journaled).await;
+            if is_journaled {
+                reached(before.id, Step::Journaled).await;
+            }
             let error = match self.refresh_commit(&received, Some(&sending.lease)).await {
                 Ok(stored) => break stored,
                 Err(error) => error,
@@ -92,6 +94,9 @@ impl Services {
 
     /// Writes received tokens to the journal. Returns whether they are there.
     async fn refresh_journal(&self, received: &Received) -> bool {
+        if planted(PlantedBug::NotJournaled) {
+            return true;
+        }
         let journal = &self.shared.refreshes.journal;
         let written = match self.shared.data_keys.system().await {
             Ok(system) => match Entry::of(received) {
