@@ -22,7 +22,7 @@ use super::deadline::answer_by;
 use crate::cache::freshness::ReadStart;
 use crate::caller::Caller;
 use crate::change::missing;
-use crate::refresh::{Patience, RefreshError};
+use crate::refresh::{ExpectedRefresh, Patience, RefreshError, runs_out};
 use crate::services::Services;
 use crate::user_connector::pair;
 
@@ -78,29 +78,33 @@ impl Services {
         scopes: &[String],
         deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
-        let (mut opened, mut refreshes) = (self.credential_opened(tenant, reference).await?, 0);
-        loop {
+        let mut refreshes = 0;
+        let opened = loop {
+            let opened = self.credential_opened(tenant, reference).await?;
             let credential = &opened.credential;
             // Those of a refresh token alone are known when it was exchanged.
             if credential.has_token() || !credential.refreshes() {
                 check_scopes(credential.id, &credential.scopes, scopes)?;
             }
             if refreshes == MOST_REFRESHES || !self.is_to_be_refreshed(credential, min_validity_micros) {
-                break;
+                break opened;
             }
+            let expected = ExpectedRefresh::of(credential);
+            // Thousands may wait for one refresh, and none of them needs the secrets until then.
+            drop(opened);
             refreshes += 1;
-            match self.refreshed_for(tenant, credential, min_validity_micros, answer_by(deadline)).await {
+            match self.refreshed_for(tenant, expected, min_validity_micros, answer_by(deadline)).await {
                 Ok(issued) if !runs_out(issued.expire_time, self.now().plus_micros(min_validity_micros)) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
                     return Ok(issued);
                 }
                 // It may be one that a caller has stored meanwhile, and not the best that the provider issues.
-                Ok(_) => opened = self.credential_opened(tenant, reference).await?,
+                Ok(_) => {}
                 // A failed refresh does not make a token worse that is still good.
-                Err(_) if is_good(credential, self.now().plus_micros(min_validity_micros)) => break,
-                Err(error) => return Err(with_present(error.to_error(credential), credential, self.now())),
+                Err(_) if expected.is_good(self.now().plus_micros(min_validity_micros)) => refreshes = MOST_REFRESHES,
+                Err(error) => return Err(with_present(error.to_error(&expected), &expected, self.now())),
             }
-        }
+        };
         let OpenedCredential { credential, material, start } = opened;
         let until = self.now().plus_micros(min_validity_micros);
         match credential.refreshes() && (refreshes > 0 || !runs_out(credential.expire_time, self.now())) {
@@ -118,19 +122,19 @@ impl Services {
     async fn refreshed_for(
         &self,
         tenant: TenantId,
-        credential: &Credential,
+        expected: ExpectedRefresh,
         min_validity_micros: i64,
         answer_by: Option<Instant>,
     ) -> Result<Arc<IssuedToken>, Arc<RefreshError>> {
-        let (id, version) = (credential.id, credential.material_version);
+        let ExpectedRefresh { id, version, .. } = expected;
         let needed_until = self.now().plus_micros(min_validity_micros);
-        if is_good(credential, needed_until) {
-            let spare = credential.expire_time.map_or(0, |expiry| expiry.0.saturating_sub(needed_until.0));
+        if expected.is_good(needed_until) {
+            let spare = expected.expire_time.map_or(0, |expiry| expiry.0.saturating_sub(needed_until.0));
             // It must still be good for as long when it is issued.
             let end = Instant::now() + Duration::from_micros(u64::try_from(spare / 2).unwrap_or_default());
             let until = Some(answer_by.map_or(end, |answer| answer.min(end)));
             let refreshed = self.refreshed(tenant, id, version, Patience { until, longest: Some(MOMENT) }).await;
-            if refreshed.is_ok() || is_good(credential, self.now().plus_micros(min_validity_micros)) {
+            if refreshed.is_ok() || expected.is_good(self.now().plus_micros(min_validity_micros)) {
                 return refreshed;
             }
         }
@@ -142,7 +146,7 @@ impl Services {
     fn is_to_be_refreshed(&self, credential: &Credential, min_validity_micros: i64) -> bool {
         let now = self.now();
         let until = now.plus_micros(min_validity_micros.max(LEAST_VALIDITY_MICROS));
-        if !credential.refreshes() || is_good(credential, until) {
+        if !credential.refreshes() || ExpectedRefresh::of(credential).is_good(until) {
             return false;
         }
         match (credential.last_refresh_time, credential.expire_time) {
@@ -247,15 +251,6 @@ fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Resul
     Err(refusal(Precondition::ScopeMissing, id, message))
 }
 
-/// Returns whether an access token is stored that is good until a time.
-fn is_good(credential: &Credential, until: Timestamp) -> bool {
-    credential.has_token() && !runs_out(credential.expire_time, until)
-}
-
-pub(super) fn runs_out(expiry: Option<Timestamp>, until: Timestamp) -> bool {
-    expiry.is_some_and(|expiry| expiry <= until)
-}
-
 /// Refuses a token that another one would not be better than.
 fn check_lifetime(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {
     match expiry.filter(|_| runs_out(expiry, until)) {
@@ -279,8 +274,8 @@ fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -
 }
 
 /// Adds to the reason for which there is no new token that there is one which is not good for long enough.
-fn with_present(error: Error, credential: &Credential, now: Timestamp) -> Error {
-    let present = credential.expire_time.filter(|expiry| credential.has_token() && *expiry > now);
+fn with_present(error: Error, expected: &ExpectedRefresh, now: Timestamp) -> Error {
+    let present = expected.expire_time.filter(|expiry| expected.has_token && *expiry > now);
     let Some(expiry) = present else { return error };
     let with = |message: String| format!("{message}; the present token is good until {expiry}, less than min_validity");
     match error {

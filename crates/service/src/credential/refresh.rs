@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::deadline::answer_by;
 use crate::caller::Caller;
-use crate::refresh::Patience;
+use crate::refresh::{ExpectedRefresh, Patience};
 use crate::services::Services;
 
 // === impl Services ===
@@ -25,7 +25,7 @@ impl Services {
         let credential = self.find::<Credential>(tenant, reference).await?;
         let patience = Patience::until(answer_by(deadline));
         let refreshed = self.refreshed(tenant, credential.id, credential.material_version, patience).await;
-        refreshed.map_err(|error| error.to_error(&credential))?;
+        refreshed.map_err(|error| error.to_error(&ExpectedRefresh::of(&credential)))?;
         self.find(tenant, &Ref::Id(credential.id.0)).await.map(|credential| self.settled(credential))
     }
 }

@@ -11,11 +11,10 @@ use jackfield_domain::{Error, Resource, Result, TenantId};
 use tokio::time::Instant;
 
 use super::deadline::answer_by;
-use super::issue::runs_out;
 use super::lock_credential;
 use crate::caller::Caller;
 use crate::change::{Change, Length};
-use crate::refresh::Patience;
+use crate::refresh::{ExpectedRefresh, Patience, runs_out};
 use crate::services::Services;
 
 // === impl Services ===
@@ -53,7 +52,7 @@ impl Services {
             return Err(refusal);
         }
         let refreshed = self.refreshed(tenant, id, version, Patience::until(answer_by(deadline))).await;
-        let issued = refreshed.map_err(|error| error.to_error(&credential))?;
+        let issued = refreshed.map_err(|error| error.to_error(&ExpectedRefresh::of(&credential)))?;
         match runs_out(issued.expire_time, self.now()) {
             // A caller has stored it meanwhile.
             true => self.access_token_issue(caller, &CredentialRef::Ref(Ref::Id(id.0)), 0, &[], deadline).await,

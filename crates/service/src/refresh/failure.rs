@@ -7,6 +7,7 @@ use jackfield_domain::error::{Precondition, RefreshDelay};
 use jackfield_domain::{Error, Resource, Timestamp};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
 
+use super::expected::ExpectedRefresh;
 use super::hold::{CIRCUIT_OPEN, PROVIDER_PAUSE};
 use crate::planted::{PlantedBug, planted};
 
@@ -47,11 +48,11 @@ const CONNECTION_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl RefreshError {
     /// The error for a caller who needs a new token.
-    pub(crate) fn to_error(&self, credential: &Credential) -> Error {
-        let refused = |reason, message| Error::precondition(reason, Resource::Credential, credential.id, message);
+    pub(crate) fn to_error(&self, expected: &ExpectedRefresh) -> Error {
+        let refused = |reason, message| Error::precondition(reason, Resource::Credential, expected.id, message);
         match self {
-            RefreshError::InProgress { retry_after } => in_progress(credential, *retry_after),
-            RefreshError::Other(error) => copied(error, credential),
+            RefreshError::InProgress { retry_after } => in_progress(expected, *retry_after),
+            RefreshError::Other(error) => copied(error, expected),
             RefreshError::Failed(Failure { class, reason, retry_after, .. }) => match class {
                 FailureClass::Permanent => {
                     let message = match tokens_refused(reason) {
@@ -74,12 +75,12 @@ impl RefreshError {
                 FailureClass::Connection => {
                     let message =
                         format!("the provider does not accept the client or the request of the connection: {reason}");
-                    let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
+                    let id = expected.connection.map(|id| id.to_string()).unwrap_or_default();
                     Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
                 }
                 FailureClass::Transient => Error::RefreshDelayed {
                     cause: RefreshDelay::Provider,
-                    connector: credential.connector.to_string(),
+                    connector: expected.connector.to_string(),
                     retry_after: *retry_after,
                     message: delay_of(reason),
                 },
@@ -232,17 +233,17 @@ fn delay_of(reason: &str) -> String {
     }
 }
 
-fn in_progress(credential: &Credential, retry_after: Duration) -> Error {
+fn in_progress(expected: &ExpectedRefresh, retry_after: Duration) -> Error {
     Error::RefreshDelayed {
         cause: RefreshDelay::InProgress,
-        connector: credential.connector.to_string(),
+        connector: expected.connector.to_string(),
         retry_after,
         message: "the credential is being refreshed, and there is no new token yet".to_owned(),
     }
 }
 
 /// The same error for another caller.
-fn copied(error: &Error, credential: &Credential) -> Error {
+fn copied(error: &Error, expected: &ExpectedRefresh) -> Error {
     let source = || error.to_string().into();
     match error {
         Error::NotFound { resource, reference, by } => {
@@ -259,7 +260,7 @@ fn copied(error: &Error, credential: &Credential) -> Error {
             Error::StoreUnavailable { retry_after: *retry_after, source: source() }
         }
         // The change was not requested by a caller, so there is no request id to repeat it with.
-        Error::OutcomeUnknown { .. } => in_progress(credential, UNKNOWN_RETRY_AFTER),
+        Error::OutcomeUnknown { .. } => in_progress(expected, UNKNOWN_RETRY_AFTER),
         Error::JournalUnwritable { retry_after } => Error::JournalUnwritable { retry_after: *retry_after },
         Error::ServerUnavailable { retry_after } => Error::ServerUnavailable { retry_after: *retry_after },
         Error::DecryptFailed { resource, id } => Error::DecryptFailed { resource: *resource, id: id.clone() },

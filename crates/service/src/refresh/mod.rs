@@ -16,6 +16,7 @@ mod attempt;
 mod budget;
 mod commit;
 mod endpoint;
+mod expected;
 mod failure;
 mod flight;
 mod hold;
@@ -40,6 +41,7 @@ use self::flight::Flights;
 use crate::journal::Journal;
 
 pub use self::budget::RefreshBudget;
+pub(crate) use self::expected::{ExpectedRefresh, runs_out};
 pub(crate) use self::failure::RefreshError;
 pub(crate) use self::flight::Patience;
 

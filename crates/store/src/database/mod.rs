@@ -9,6 +9,7 @@ pub(crate) mod postgres;
 mod settings;
 pub(crate) mod spans;
 pub(crate) mod sqlite;
+pub(crate) mod template;
 
 pub use self::pool::Pooled;
 pub use self::pool_counts::Pool;
