@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::device::ended;
-use super::{BACK, World, complete};
+use super::{BACK, World, complete, get};
 use crate::steps;
 
 const LINKINGS: [Linking; 3] = [Linking::Disabled, Linking::Explicit, Linking::Automatic];
@@ -150,7 +150,7 @@ on_both! {
                     let session = authorized(&world, &other, &new, asks).await;
                     let expected = if is_told { vec![known] } else { Vec::new() };
                     assert_eq!(session.linked_users, expected, "{case}");
-                    let read = super::get(&world.client, &session.id).await.unwrap();
+                    let read = get(&world.client, &session.id).await.unwrap();
                     assert_eq!(read, session, "{case}");
                 }
             }
