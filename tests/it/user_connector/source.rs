@@ -1,7 +1,5 @@
 //! Credential sources: material that the server asks for, over HTTPS and on the streams of clients.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use jackfield_api::v1;
 use jackfield_api::v1::credential_material::Material;
@@ -87,10 +85,7 @@ async fn a_system() -> System {
             "half" => json!({ "material": { "clientCredentials": { "clientId": "id" } } }).to_string(),
             "other" => "<html></html>".to_owned(),
             "large" => json!({ "material": { "apiKey": { "apiKey": "x".repeat(1024 * 1024) } } }).to_string(),
-            "busy" => {
-                let headers = vec![("retry-after", "30".to_owned())];
-                return Reply { headers, ..Reply::new(429, "") };
-            }
+            "busy" => return Reply { headers: vec![("retry-after", "30".to_owned())], ..Reply::new(429, "") },
             _ => return Reply::new(500, "a crash"),
         };
         Reply::new(200, body)
@@ -154,7 +149,7 @@ on_both! {
             let answer = authenticate(&client, by_source(user_id)).await;
             let refused = expect_status(answer, Code::Unavailable, "CREDENTIAL_SOURCE_FAILED");
             let wait = refused.details.retry_info().and_then(|retry| retry.retry_delay);
-            assert_eq!(wait, Some(Duration::from_secs(seconds)), "{user_id}");
+            assert_eq!(wait, Some(std::time::Duration::from_secs(seconds)), "{user_id}");
         }
         system.hold();
         set(&client, v1::CredentialSource { timeout: in_millis(200), ..https(system.url("/credentials"), &keys) }).await;
