@@ -70,7 +70,7 @@ impl Services {
     }
 
     /// Reads and opens a usable token.
-    async fn access_token_open(
+    pub(super) async fn access_token_open(
         &self,
         tenant: TenantId,
         reference: &CredentialRef,
@@ -79,19 +79,34 @@ impl Services {
         deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
         let mut refreshes = 0;
-        let opened = loop {
+        loop {
             let opened = self.credential_opened(tenant, reference).await?;
             let credential = &opened.credential;
             // Those of a refresh token alone are known when it was exchanged.
             if credential.has_token() || !credential.refreshes() {
                 check_scopes(credential.id, &credential.scopes, scopes)?;
             }
-            if refreshes == MOST_REFRESHES || !self.is_to_be_refreshed(credential, min_validity_micros) {
-                break opened;
-            }
             let expected = ExpectedRefresh::of(credential);
-            // Thousands may wait for one refresh, and none of them needs the secrets until then.
-            drop(opened);
+            let until = self.now().plus_micros(min_validity_micros);
+            if refreshes == MOST_REFRESHES || !self.is_to_be_refreshed(credential, min_validity_micros) {
+                match credential.refreshes() {
+                    true if runs_out(credential.expire_time, self.now()) => {
+                        let still = RefreshError::InProgress { retry_after: RETRY_AFTER };
+                        return Err(still.to_error(&expected));
+                    }
+                    true => check_lifetime(credential.id, credential.expire_time, until)?,
+                    false => check_expiry(credential.id, credential.expire_time, until)?,
+                }
+                return self.token_keep(tenant, reference, opened);
+            }
+            // Thousands may wait for one refresh, and few of them have a use for what is stored.
+            let present = match expected.is_good(until) {
+                true => Some(self.token_keep(tenant, reference, opened)?),
+                false => {
+                    drop(opened);
+                    None
+                }
+            };
             refreshes += 1;
             match self.refreshed_for(tenant, expected, min_validity_micros, answer_by(deadline)).await {
                 Ok(issued) if !runs_out(issued.expire_time, self.now().plus_micros(min_validity_micros)) => {
@@ -101,16 +116,22 @@ impl Services {
                 // It may be one that a caller has stored meanwhile, and not the best that the provider issues.
                 Ok(_) => {}
                 // A failed refresh does not make a token worse that is still good.
-                Err(_) if expected.is_good(self.now().plus_micros(min_validity_micros)) => refreshes = MOST_REFRESHES,
-                Err(error) => return Err(with_present(error.to_error(&expected), &expected, self.now())),
+                Err(error) => {
+                    let is_good = expected.is_good(self.now().plus_micros(min_validity_micros));
+                    let refused = || with_present(error.to_error(&expected), &expected, self.now());
+                    return present.filter(|_| is_good).ok_or_else(refused);
+                }
             }
-        };
-        let OpenedCredential { credential, material, start } = opened;
-        let until = self.now().plus_micros(min_validity_micros);
-        match credential.refreshes() && (refreshes > 0 || !runs_out(credential.expire_time, self.now())) {
-            true => check_lifetime(credential.id, credential.expire_time, until)?,
-            false => check_expiry(credential.id, credential.expire_time, until)?,
         }
+    }
+
+    /// The token of an opened credential, which is kept for the callers to come.
+    fn token_keep(
+        &self,
+        tenant: TenantId,
+        reference: &CredentialRef,
+        OpenedCredential { credential, material, start }: OpenedCredential,
+    ) -> Result<Arc<IssuedToken>> {
         let parents = [credential.user_connector.0, credential.connector.0];
         let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
         let issued = Arc::new(token_of(credential, material)?);
@@ -150,7 +171,8 @@ impl Services {
             return false;
         }
         match (credential.last_refresh_time, credential.expire_time) {
-            (Some(got), Some(expiry)) if got < now && now < expiry => {
+            // The clock of the replica that got it may be ahead.
+            (Some(got), Some(expiry)) if got < expiry && now < expiry => {
                 let (lifetime, age) = (expiry.0 - got.0, now.0 - got.0);
                 lifetime > min_validity_micros.max(LEAST_VALIDITY_MICROS) || age > lifetime / 2
             }

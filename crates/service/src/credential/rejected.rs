@@ -54,8 +54,10 @@ impl Services {
         let refreshed = self.refreshed(tenant, id, version, Patience::until(answer_by(deadline))).await;
         let issued = refreshed.map_err(|error| error.to_error(&ExpectedRefresh::of(&credential)))?;
         match runs_out(issued.expire_time, self.now()) {
-            // A caller has stored it meanwhile.
-            true => self.access_token_issue(caller, &CredentialRef::Ref(Ref::Id(id.0)), 0, &[], deadline).await,
+            // A caller has stored it meanwhile. What this replica keeps may be the token that was reported.
+            true => {
+                Box::pin(self.access_token_open(tenant, &CredentialRef::Ref(Ref::Id(id.0)), 0, &[], deadline)).await
+            }
             false => Ok(issued),
         }
     }

@@ -22,7 +22,7 @@ use super::hold::Hold;
 use super::plan::Plan;
 use super::received::Received;
 use super::resend::{Earlier, PROCESS_ENDED, Resend, digest_of};
-use super::{KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
+use super::{ALL_ATTEMPTS, KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::lock_credential;
 use crate::planted::{PlantedBug, Step, by_local_clock, planted, reached};
@@ -226,7 +226,7 @@ impl Services {
         let Some(digest) = digest_of(system, tenant, &plan.credential, &sending.tokens) else {
             return Ok(Begun::Changed);
         };
-        let made = txn.refresh_attempts(tenant, credential, KEPT_ATTEMPTS).await?;
+        let made = txn.refresh_attempts(tenant, credential, ALL_ATTEMPTS).await?;
         let earlier = Earlier::of(&made, digest, &plan.credential, plan.grace());
         let is_unasked = |made: &&RefreshAttempt| asked.is_some_and(|asked| !asked.contains(&made.id));
         if let Some(open) = earlier.open().find(is_unasked) {

@@ -90,6 +90,8 @@ pub(super) struct Reserved(Arc<Spent>);
 
 /// The connections that are remembered although nothing is under way and their providers asked for nothing.
 const REMEMBERED: usize = 10_000;
+/// The connections after which it is looked again for those that can be forgotten.
+const SWEPT_AT: usize = 1_000;
 /// The refused requests for single credentials that are remembered of a connection.
 const REMEMBERED_REQUESTS: usize = 1_000;
 /// The pause before the schedule looks again whether a client is another one than was refused.
@@ -114,7 +116,8 @@ impl Budget {
         if let Some(known) = connections.get(&(tenant, connection)) {
             return Arc::clone(known);
         }
-        if connections.len() >= REMEMBERED {
+        // Where most are paused, not each new one looks through all of them.
+        if connections.len() >= REMEMBERED && connections.len().is_multiple_of(SWEPT_AT) {
             // The schedule would otherwise ask a provider again that has asked for a pause.
             connections.retain(|_, spent| Arc::strong_count(spent) > 1 || !spent.is_idle(now));
         }

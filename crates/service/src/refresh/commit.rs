@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::journal::Entry;
 use super::received::Received;
 use super::resend::token_digest;
-use super::{KEPT_ATTEMPTS, RefreshError};
+use super::{ALL_ATTEMPTS, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::{MaterialFacts, Revocable, lock_credential, token_of};
 use crate::planted::{PlantedBug, Step, planted, reached};
@@ -141,7 +141,7 @@ impl Services {
             if credential.meta.create_time != received.create_time {
                 return Ok(());
             }
-            let attempts = txn.refresh_attempts(tenant, id, KEPT_ATTEMPTS).await?;
+            let attempts = txn.refresh_attempts(tenant, id, ALL_ATTEMPTS).await?;
             if is_stored(&attempts, received.attempt) {
                 stored = Some((credential, present));
                 return Ok(());
@@ -364,6 +364,14 @@ impl Services {
         txn.refresh_attempt_end(tenant, attempt, &end).await?;
         if credential.material_version != version && !is_believed(failure) {
             return Ok(false);
+        }
+        // The server that made it has only been slow, and has reported its outcome since it was taken for lost.
+        if failure.outcome == RefreshOutcome::Unknown {
+            let made = txn.refresh_attempts(tenant, id, ALL_ATTEMPTS).await?;
+            let is_known = |end: &RefreshEnd| end.outcome != RefreshOutcome::Unknown;
+            if made.iter().any(|made| made.id == attempt && made.end.as_ref().is_some_and(is_known)) {
+                return Ok(false);
+            }
         }
         let is_over = credential.failure_class.is_some_and(FailureClass::is_final);
         if !failure.class.is_final() && !self.refresh_take_back(txn, tenant, &mut credential, attempt).await? && is_over

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jackfield_domain::credential::{Credential, FailureClass, RefreshEnd, RefreshOutcome, tokens_refused};
+use jackfield_domain::credential::{FailureClass, RefreshEnd, RefreshOutcome, tokens_refused};
 use jackfield_domain::error::{Precondition, RefreshDelay};
 use jackfield_domain::{Error, Resource, Timestamp};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};

@@ -10,7 +10,7 @@ use jackfield_store::{LeftAttempt, Writer};
 use jackfield_vault::DataKey;
 use uuid::Uuid;
 
-use super::KEPT_ATTEMPTS;
+use super::ALL_ATTEMPTS;
 use super::commit::{Ended, may_pass};
 use super::failure::Failure;
 use super::plan::grace_of;
@@ -111,7 +111,7 @@ impl Services {
         tenant: TenantId,
         (credential, attempt): (Credential, Uuid),
     ) -> Result<Settled> {
-        let made = txn.refresh_attempts(tenant, credential.id, KEPT_ATTEMPTS).await?;
+        let made = txn.refresh_attempts(tenant, credential.id, ALL_ATTEMPTS).await?;
         let is_open = |made: &&RefreshAttempt| made.id == attempt && made.end.is_none();
         let Some(open) = made.iter().find(is_open) else { return Ok(Settled::Done(None)) };
         let digest = match self.shared.secrets.material(Some(txn), tenant, credential.id).await {
@@ -159,7 +159,7 @@ impl Services {
         if credential.state != CredentialState::Indeterminate {
             return Ok(false);
         }
-        let made = txn.refresh_attempts(tenant, credential.id, KEPT_ATTEMPTS).await?;
+        let made = txn.refresh_attempts(tenant, credential.id, ALL_ATTEMPTS).await?;
         let Some(attempt) = made.iter().find(|made| made.id == reported) else { return Ok(false) };
         if Earlier::of(&made, attempt.token_digest, credential, None).may_be_spent() {
             return Ok(false);

@@ -185,8 +185,8 @@ impl Writer {
         release.exec(&self.conn).await.map(|released| released.rows_affected > 0).map_err(error::from_db)
     }
 
-    /// Writes an attempt that is about to be made, with the time of the database, and deletes the oldest of its credential, so that at
-    /// most `keep` are left.
+    /// Writes an attempt that is about to be made, with the time of the database, and deletes the oldest of its credential, so that
+    /// `keep` are left, and at most as many older ones that say since when a refresh token may be spent.
     pub async fn refresh_attempt_insert(
         &self,
         tenant: TenantId,
@@ -215,11 +215,14 @@ impl Writer {
         Ok(Timestamp(sent))
     }
 
-    /// Writes the end of an attempt, unless it has one. An end that said that nothing was known is replaced. Returns whether it was written.
+    /// Writes the end of an attempt, unless it has one. An end that said that nothing was known is replaced by one that says more. Returns
+    /// whether it was written.
     pub async fn refresh_attempt_end(&self, tenant: TenantId, id: Uuid, end: &RefreshEnd) -> Result<bool> {
         let RefreshEnd { time, outcome, reason, status } = end;
-        let unknown = attempt::Column::Outcome.eq(RefreshOutcome::Unknown.as_str());
-        let may_end = attempt::Column::Outcome.is_null().or(unknown);
+        let unknown = RefreshOutcome::Unknown;
+        // One whose outcome is not known is not known for the reason that was seen first.
+        let is_replaced = (*outcome != unknown).then(|| attempt::Column::Outcome.eq(unknown.as_str()));
+        let may_end = Condition::any().add(attempt::Column::Outcome.is_null()).add_option(is_replaced);
         let write = attempt::Entity::update_many()
             .col_expr(attempt::Column::EndTime, Expr::val(time.0))
             .col_expr(attempt::Column::Outcome, Expr::val(outcome.as_str()))
@@ -255,15 +258,37 @@ impl Writer {
 
     async fn refresh_attempts_trim(&self, tenant: TenantId, credential: CredentialId, keep: u64) -> Result<()> {
         let of_credential = attempt::of(tenant).filter(attempt::Column::CredentialId.eq(credential.0));
-        let newest = of_credential.select_only().column(attempt::Column::Id).order_by_desc(attempt::Column::Id);
-        let last = newest.offset(keep).limit(1).into_tuple::<Uuid>().one(&self.conn).await.map_err(error::from_db)?;
-        let Some(last) = last else { return Ok(()) };
-        let oldest = attempt::Entity::delete_many()
+        let newest = of_credential.order_by_desc(attempt::Column::Id).select_only();
+        let columns = [attempt::Column::Id, attempt::Column::TokenDigest, attempt::Column::Outcome];
+        let made = newest.columns(columns).into_tuple::<MadeAttempt>().all(&self.conn).await.map_err(error::from_db)?;
+        let over = trimmed(&made, usize::try_from(keep).unwrap_or(usize::MAX));
+        if over.is_empty() {
+            return Ok(());
+        }
+        let delete = attempt::Entity::delete_many()
             .filter(attempt::Column::TenantId.eq(tenant.0))
-            .filter(attempt::Column::CredentialId.eq(credential.0))
-            .filter(attempt::Column::Id.lte(last));
-        oldest.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
+            .filter(attempt::Column::Id.is_in(over));
+        delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
+}
+
+/// The id of an attempt, the digest of its refresh token, and its outcome.
+type MadeAttempt = (Uuid, Vec<u8>, Option<String>);
+
+/// The attempts that are not kept, of those of a credential, the newest first. Of each refresh token, the first attempt is kept since which it
+/// may be spent: the time for which the provider accepts the token again begins with it.
+fn trimmed(made: &[MadeAttempt], keep: usize) -> Vec<Uuid> {
+    let is = |outcome: &Option<String>, expected: RefreshOutcome| outcome.as_deref() == Some(expected.as_str());
+    let may_have_spent = |(_, _, outcome): &MadeAttempt| outcome.is_none() || is(outcome, RefreshOutcome::Unknown);
+    let is_good = |(_, _, outcome): &MadeAttempt| is(outcome, RefreshOutcome::Refreshed);
+    let is_first = |at: usize| {
+        let with_it = |other: &&MadeAttempt| other.1 == made[at].1;
+        may_have_spent(&made[at])
+            && !made[..at].iter().filter(with_it).any(is_good)
+            && !made[at + 1..].iter().filter(with_it).take_while(|made| !is_good(made)).any(may_have_spent)
+    };
+    let spared: Vec<usize> = (keep..made.len()).filter(|at| is_first(*at)).take(keep).collect();
+    (keep..made.len()).filter(|at| !spared.contains(at)).map(|at| made[at].0).collect()
 }
 
 /// The time of the database in microseconds, at the moment of the statement: within a transaction it goes on.
@@ -316,4 +341,45 @@ fn attempt_of(row: attempt::Model) -> Result<RefreshAttempt> {
         sent_time: Timestamp(sent_time),
         end,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attempts, the newest first: the number of the token, and the outcome.
+    fn made(attempts: &[(u8, Option<RefreshOutcome>)]) -> Vec<MadeAttempt> {
+        let numbered = attempts.iter().zip((0..attempts.len() as u128).rev());
+        let attempt = |((token, outcome), number): (&(u8, Option<RefreshOutcome>), u128)| {
+            (Uuid::from_u128(number), vec![*token], outcome.map(|outcome| outcome.as_str().to_owned()))
+        };
+        numbered.map(attempt).collect()
+    }
+
+    fn numbers(attempts: &[(u8, Option<RefreshOutcome>)]) -> Vec<u128> {
+        trimmed(&made(attempts), 2).iter().map(Uuid::as_u128).collect()
+    }
+
+    #[test]
+    fn the_first_attempt_that_may_have_spent_a_token_is_kept() {
+        use RefreshOutcome::{NotProcessed, Refreshed, Unknown};
+        let (lost, open, refused, good) = (Some(Unknown), None, Some(NotProcessed), Some(Refreshed));
+        for (attempts, expected) in [
+            (vec![(1, refused); 2], vec![]),
+            (vec![(1, refused); 4], vec![1, 0]),
+            (vec![(1, open), (1, refused), (1, refused), (1, lost)], vec![1]),
+            (vec![(1, open), (1, refused), (1, refused), (1, open)], vec![1]),
+            // The first, and not those that follow it.
+            (vec![(1, open), (1, refused), (1, lost), (1, lost), (1, refused)], vec![2, 0]),
+            // It was good later, or it is lost since it was good.
+            (vec![(1, open), (1, good), (1, refused), (1, lost)], vec![1, 0]),
+            (vec![(1, open), (1, refused), (1, good), (1, lost)], vec![1, 0]),
+            (vec![(1, open), (1, refused), (1, lost), (1, good), (1, lost)], vec![1, 0]),
+            // Other tokens have their own, and not all of them are kept.
+            (vec![(1, open), (2, good), (1, refused), (1, lost)], vec![1]),
+            (vec![(1, refused), (1, refused), (2, lost), (3, lost), (4, lost), (5, lost)], vec![1, 0]),
+        ] {
+            assert_eq!(numbers(&attempts), expected, "{attempts:?}");
+        }
+    }
 }
