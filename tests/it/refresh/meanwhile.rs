@@ -1,4 +1,4 @@
-//! Expired tokens that a caller stores while others wait for a refresh: they are replaced in their turn, and none of those who wait is told that
+//! Expired tokens that a caller stores while others wait for a refresh: they are replaced in their turn, and none of those who wait hears that
 //! the provider issues no better ones.
 
 use std::time::Duration;
