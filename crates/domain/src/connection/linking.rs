@@ -106,8 +106,16 @@ mod tests {
             (both(false.into()), both(true.into()), None),
             (json!({ "email": " Ada@Example.COM\n", "email_verified": true }), json!({}), Some("ada@example.com")),
             (json!({ "email": "ÄDA@example.com", "email_verified": true }), json!({}), Some("Äda@example.com")),
-            (json!({ "email": "\u{212a}IM@example.com", "email_verified": true }), json!({}), Some("\u{212a}im@example.com")),
-            (json!({ "email": "\u{a0}ada@example.com", "email_verified": true }), json!({}), Some("\u{a0}ada@example.com")),
+            (
+                json!({ "email": "\u{212a}IM@example.com", "email_verified": true }),
+                json!({}),
+                Some("\u{212a}im@example.com"),
+            ),
+            (
+                json!({ "email": "\u{a0}ada@example.com", "email_verified": true }),
+                json!({}),
+                Some("\u{a0}ada@example.com"),
+            ),
             (json!({ "email": "", "email_verified": true }), json!({}), None),
             (json!({ "email": "unknown", "email_verified": true }), json!({}), None),
             (json!({ "email": "@example.com", "email_verified": true }), json!({}), None),
