@@ -44,7 +44,7 @@ pub fn verified_email(claims: &Map<String, Value>, profile: &Map<String, Value>)
         Value::String(text) => text == "true",
         Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
     };
-    // Only ASCII: other characters have an ASCII letter as lower case (U+212A KELVIN SIGN), and would make the address that of another person.
+    // Only ASCII: the lower case of U+212A KELVIN SIGN is an ASCII letter, and the address would be that of another person.
     let email = Secret::new(source.get("email")?.as_str()?.trim_ascii().to_ascii_lowercase());
     let parts = email.expose().rsplit_once('@');
     let is_address = parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
