@@ -1,7 +1,10 @@
-//! Users with the same identity: of whom a completed authorisation tells, and of whom it does not.
+//! Users with the same identity: those whom a completed authorisation names, and those whom it does not.
 
 use jackfield_api::v1;
 use jackfield_api::v1::{AuthorizationState as State, LinkingType as Linking};
+use jackfield_domain::ConnectionId;
+use jackfield_domain::value::text::UserId;
+use jackfield_testkit::store::IdentityMark;
 use jackfield_testkit::{Client, OAuthProvider, TestServer, expect_status, fixture, on_both};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -96,8 +99,8 @@ async fn authorized(world: &World, connection: &v1::Connection, user_id: &str, a
     session
 }
 
-/// The users of whom the authorisation of a user tells.
-async fn told(world: &World, connection: &v1::Connection, user_id: &str) -> Vec<String> {
+/// The other users whom the authorisation of a user names.
+async fn named(world: &World, connection: &v1::Connection, user_id: &str) -> Vec<String> {
     authorized(world, connection, user_id, false).await.linked_users
 }
 
@@ -141,14 +144,14 @@ on_both! {
                         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["find_linked_users"]);
                         continue;
                     }
-                    let is_told = match (one, own) {
+                    let is_named = match (one, own) {
                         (Linking::Disabled, _) | (_, Linking::Disabled) => false,
                         (Linking::Automatic, Linking::Automatic) => true,
                         _ => asks,
                     };
                     becomes(&world, &new, email);
                     let session = authorized(&world, &other, &new, asks).await;
-                    let expected = if is_told { vec![known] } else { Vec::new() };
+                    let expected = if is_named { vec![known] } else { Vec::new() };
                     assert_eq!(session.linked_users, expected, "{case}");
                     let read = get(&world.client, &session.id).await.unwrap();
                     assert_eq!(read, session, "{case}");
@@ -165,7 +168,7 @@ on_both! {
             becomes(&world, &account, json!({}));
             let of = |name: &str| format!("{name}-{number}");
             authorized(&world, &world.connection, &of("known"), false).await;
-            let unasked = told(&world, &world.connection, &of("new")).await;
+            let unasked = named(&world, &world.connection, &of("new")).await;
             let expected = if linking == Linking::Automatic { vec![of("known")] } else { Vec::new() };
             assert_eq!(unasked, expected, "{}", linking.as_str_name());
             if linking != Linking::Disabled {
@@ -177,7 +180,7 @@ on_both! {
 
     async fn an_address_counts_if_it_is_verified(server) {
         let world = world(&server).await;
-        for (number, (members, is_told)) in [
+        for (number, (members, is_named)) in [
             (json!({ "email_verified": true }), true),
             (json!({ "email_verified": "true" }), true),
             (json!({ "email_verified": false }), false),
@@ -199,18 +202,20 @@ on_both! {
             becomes(&world, &of("sub-of-known"), verified(&format!("user-{number}@example.com")));
             authorized(&world, &world.connection, &of("known"), false).await;
             becomes(&world, &of("sub-of-new"), with(format!("  User-{number}@EXAMPLE.com ")));
-            let expected = if is_told { vec![of("known")] } else { Vec::new() };
-            assert_eq!(told(&world, &world.connection, &of("new")).await, expected, "{members}");
+            let expected = if is_named { vec![of("known")] } else { Vec::new() };
+            assert_eq!(named(&world, &world.connection, &of("new")).await, expected, "{members}");
             // And the other way round.
             becomes(&world, &of("sub-of-third"), verified(&format!("user-{number}@example.com")));
-            let expected = if is_told { vec![of("known"), of("new")] } else { vec![of("known")] };
-            assert_eq!(told(&world, &world.connection, &of("third")).await, expected, "{members}");
+            let expected = if is_named { vec![of("known"), of("new")] } else { vec![of("known")] };
+            assert_eq!(named(&world, &world.connection, &of("third")).await, expected, "{members}");
         }
         let stored = server.sql("SELECT email_digest FROM credential WHERE email_digest IS NOT NULL").await;
+        // Seven that are verified in any case, seven that came back, and two that were said to be verified.
+        assert_eq!(stored.len(), 16, "{stored:?}");
         assert!(stored.iter().all(|digest| digest.len() == 64), "{stored:?}");
         assert_eq!(server.sql("SELECT doc FROM credential WHERE doc LIKE '%xample.com%'").await, Vec::<String>::new());
-        let sessions = server.sql("SELECT doc FROM authorization_session WHERE doc LIKE '%xample.com%'").await;
-        assert!(sessions.iter().all(|doc| !doc.to_lowercase().contains("@example.com")), "{sessions:?}");
+        let sessions = server.sql("SELECT doc FROM authorization_session WHERE lower(doc) LIKE '%@example.com%'").await;
+        assert_eq!(sessions, Vec::<String>::new());
     }
 
     async fn an_account_is_the_same_at_another_connection_if_both_trust_its_id(server) {
@@ -223,15 +228,15 @@ on_both! {
             becomes(&world, &of("account"), json!({}));
             authorized(&world, &world.connection, &of("known"), false).await;
             let expected = if one && own { vec![of("known")] } else { Vec::new() };
-            assert_eq!(told(&world, &other, &of("new")).await, expected, "{one} {own}");
+            assert_eq!(named(&world, &other, &of("new")).await, expected, "{one} {own}");
         }
         // Trust alone links nothing.
         set_linking(&world, &world.connection, Linking::Disabled).await;
         becomes(&world, "account-3", json!({}));
-        assert_eq!(told(&world, &other, "last").await, ["new-3"]);
+        assert_eq!(named(&world, &other, "last").await, ["new-3"]);
     }
 
-    async fn another_tenant_is_never_told(server) {
+    async fn users_of_another_tenant_are_never_named(server) {
         let trusting = |connection: &mut v1::Connection| {
             automatic(connection);
             connection.trust_identity_user_id = Some(true);
@@ -245,34 +250,34 @@ on_both! {
         for (user_id, expected) in [("ada-of-beta", vec![]), ("second-of-beta", vec!["ada-of-beta"])] {
             assert_eq!(authorized(&beta, &beta.connection, user_id, true).await.linked_users, expected);
         }
-        assert_eq!(told(&alpha, &alpha.connection, "second-of-alpha").await, ["ada-of-alpha"]);
+        assert_eq!(named(&alpha, &alpha.connection, "second-of-alpha").await, ["ada-of-alpha"]);
         // Nor does the database show that they have the same address.
         let stored = server.sql("SELECT email_digest FROM credential GROUP BY email_digest").await;
         assert_eq!(stored.len(), 2, "{stored:?}");
     }
 
-    async fn a_credential_that_is_gone_tells_nothing(server) {
+    async fn a_credential_that_is_gone_names_no_user(server) {
         let world = world(&server).await;
         let email = verified("ada@example.com");
         becomes(&world, "account", email.clone());
         let known = authorized(&world, &world.connection, "known", false).await.credential;
-        assert_eq!(told(&world, &world.connection, "second").await, ["known"]);
+        assert_eq!(named(&world, &world.connection, "second").await, ["known"]);
         let revoke = v1::RevokeCredentialRequest { reference: known.clone(), ..Default::default() };
         world.client.credentials().revoke_credential(revoke).await.unwrap();
         assert_eq!(digests(&server).await, "1");
-        assert_eq!(told(&world, &world.connection, "third").await, ["second"]);
+        assert_eq!(named(&world, &world.connection, "third").await, ["second"]);
         // It is there again once it is authorised again, and is the oldest.
         let again = v1::StartAuthorizationRequest { credential: known.clone(), ..world.request("known") };
         let brought = world.provider.visit(&world.start(again).await.1).await;
         let session = complete(&world.client, brought.completion("known")).await.unwrap();
         assert_eq!((session.state(), &*session.linked_users), (State::Completed, &["second".to_owned(), "third".to_owned()][..]));
-        assert_eq!(told(&world, &world.connection, "fourth").await, ["known", "second", "third"]);
+        assert_eq!(named(&world, &world.connection, "fourth").await, ["known", "second", "third"]);
         let delete = v1::DeleteCredentialRequest { reference: known, ..Default::default() };
         world.client.credentials().delete_credential(delete).await.unwrap();
-        assert_eq!(told(&world, &world.connection, "fifth").await, ["second", "third", "fourth"]);
+        assert_eq!(named(&world, &world.connection, "fifth").await, ["second", "third", "fourth"]);
     }
 
-    async fn an_address_goes_with_the_material_that_told_it(server) {
+    async fn an_address_goes_with_the_material_it_came_with(server) {
         let world = world(&server).await;
         let change = async |credential: &str, facts: v1::Credential, material: Option<v1::CredentialMaterial>| {
             let (reference, credential) = (credential.to_owned(), Some(facts));
@@ -292,16 +297,16 @@ on_both! {
         change(&second.credential, account, None).await;
         assert_eq!(digests(&server).await, "0");
         becomes(&world, "account-3", verified("ada@example.com"));
-        assert_eq!(told(&world, &world.connection, "third").await, Vec::<String>::new());
+        assert_eq!(named(&world, &world.connection, "third").await, Vec::<String>::new());
         // Another account has another address.
         becomes(&world, "account-4", verified("eve@example.com"));
         let second = steps::credential_now(&world.client, &second.credential).await;
         let session = world.again_with(&second, true).await;
         assert_eq!((session.state(), session.linked_users.len()), (State::Completed, 0), "{session:?}");
         becomes(&world, "account-5", verified("eve@example.com"));
-        assert_eq!(told(&world, &world.connection, "fifth").await, ["second"]);
+        assert_eq!(named(&world, &world.connection, "fifth").await, ["second"]);
         becomes(&world, "account-6", verified("ada@example.com"));
-        assert_eq!(told(&world, &world.connection, "sixth").await, ["third"]);
+        assert_eq!(named(&world, &world.connection, "sixth").await, ["third"]);
     }
 
     async fn no_address_is_kept_of_a_connection_that_links_nothing(server) {
@@ -312,12 +317,12 @@ on_both! {
         assert_eq!(digests(&server).await, "0");
         set_linking(&world, &world.connection, Linking::Automatic).await;
         becomes(&world, "account-2", verified("ada@example.com"));
-        assert_eq!(told(&world, &world.connection, "new").await, Vec::<String>::new());
+        assert_eq!(named(&world, &world.connection, "new").await, Vec::<String>::new());
         becomes(&world, "account-1", json!({}));
-        assert_eq!(told(&world, &world.connection, "other").await, ["known"], "accounts were kept all the same");
+        assert_eq!(named(&world, &world.connection, "other").await, ["known"], "accounts were kept all the same");
     }
 
-    async fn ten_others_are_told_and_not_the_user(server) {
+    async fn ten_others_are_named_and_not_the_user(server) {
         let world = world(&server).await;
         let users: Vec<String> = (1..=12).map(|number| format!("user-{number}")).collect();
         for user in &users {
@@ -327,15 +332,63 @@ on_both! {
         imported_again(&world, "user-1", "account").await;
         imported(&world, &world.connection, "of-another-account", "account-2").await;
         becomes(&world, "account", json!({}));
-        assert_eq!(told(&world, &world.connection, "new").await, users[..10]);
-        assert_eq!(told(&world, &world.connection, "user-2").await, [&users[..1], &users[2..11]].concat());
+        assert_eq!(named(&world, &world.connection, "new").await, users[..10]);
+        assert_eq!(named(&world, &world.connection, "user-2").await, [&users[..1], &users[2..11]].concat());
         let brought = world.visited("user-1").await.1;
         let wrong = v1::CompleteAuthorizationRequest { code: "wrong".to_owned(), ..brought.completion("user-1") };
         let session = complete(&world.client, wrong).await.unwrap();
         assert_eq!((session.state(), session.linked_users.len()), (State::Failed, 0), "{session:?}");
     }
 
-    async fn a_user_who_types_a_code_is_told_as_well(server) {
+    async fn only_the_oldest_credentials_are_looked_at(server) {
+        let world = world(&server).await;
+        let revoked = imported(&world, &world.connection, "revoked", "account").await.id;
+        for user in ["own", "other", "last"] {
+            imported(&world, &world.connection, user, "account").await;
+        }
+        let revoke = v1::RevokeCredentialRequest { reference: revoked, ..Default::default() };
+        world.client.credentials().revoke_credential(revoke).await.unwrap();
+        let (store, tenant) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        let (connection, own) = (ConnectionId(world.connection.id.parse().unwrap()), UserId::stored("own".to_owned()));
+        for mark in [IdentityMark::AccountAt(connection, "account"), IdentityMark::Account("account")] {
+            for (limit, expected) in [(2, vec![]), (3, vec!["other"]), (4, vec!["other", "last"])] {
+                let found = store.read().credentials_fetch_identical(tenant, &own, mark, limit).await.unwrap();
+                let users: Vec<&str> = found.iter().map(|credential| credential.user_id.as_str()).collect();
+                assert_eq!(users, expected, "{mark:?} {limit}");
+            }
+        }
+        store.close().await;
+    }
+
+    async fn a_look_up_that_fails_costs_no_tokens(server) {
+        let world = world(&server).await;
+        let other = another(&world, "other").await;
+        becomes(&world, "account-1", verified("ada@example.com"));
+        authorized(&world, &other, "known", false).await;
+        becomes(&world, "account-2", verified("ada@example.com"));
+        assert_eq!(named(&world, &world.connection, "second").await, ["known"]);
+        server.sql("UPDATE connection SET doc = '{' WHERE name_key = 'other'").await;
+        becomes(&world, "account-3", verified("ada@example.com"));
+        let session = authorized(&world, &world.connection, "third", false).await;
+        assert_eq!(session.linked_users, Vec::<String>::new());
+        assert_eq!(steps::credential_now(&world.client, &session.credential).await.user_id, "third");
+        assert_eq!(digests(&server).await, "3", "its tokens are stored once, with the digest");
+    }
+
+    /// A replica of an earlier version writes the document of another account, and leaves the column.
+    async fn a_digest_counts_if_the_document_has_it(server) {
+        let world = world(&server).await;
+        becomes(&world, "account-1", verified("ada@example.com"));
+        authorized(&world, &world.connection, "known", false).await;
+        becomes(&world, "account-2", verified("ada@example.com"));
+        assert_eq!(named(&world, &world.connection, "second").await, ["known"]);
+        server.sql("UPDATE credential SET doc = replace(doc, '\"email_digest\"', '\"another\"') WHERE user_id = 'known'").await;
+        assert_eq!(digests(&server).await, "2");
+        becomes(&world, "account-3", verified("ada@example.com"));
+        assert_eq!(named(&world, &world.connection, "third").await, ["second"]);
+    }
+
+    async fn a_session_with_a_device_code_names_users_as_well(server) {
         let world = world(&server).await;
         becomes(&world, "account", verified("ada@example.com"));
         authorized(&world, &world.connection, "known", false).await;
@@ -348,7 +401,7 @@ on_both! {
         assert_eq!((session.state(), &*session.linked_users), (State::Completed, &["known".to_owned()][..]), "{session:?}");
     }
 
-    async fn a_profile_tells_the_address_that_the_id_token_lacks(server) {
+    async fn a_profile_may_have_the_address_that_the_id_token_lacks(server) {
         let world = world(&server).await;
         let publish = |status, sub: &str, email: &str| {
             let profile = json!({ "sub": sub, "email": email, "email_verified": true });
@@ -356,11 +409,11 @@ on_both! {
         };
         becomes(&world, "account-1", verified("ada@example.com"));
         authorized(&world, &world.connection, "known", false).await;
-        assert_eq!(world.provider.fetched("/profile"), 0, "the ID token tells the address");
+        assert_eq!(world.provider.fetched("/profile"), 0, "the ID token has the address");
         // An address of which the ID token does not say whether it is verified is not the one of the profile.
         publish(200, "account-2", "ada@example.com");
         becomes(&world, "account-2", json!({ "email": "other@example.com" }));
-        assert_eq!(told(&world, &world.connection, "second").await, ["known"]);
+        assert_eq!(named(&world, &world.connection, "second").await, ["known"]);
         assert_eq!(world.provider.fetched("/profile"), 1);
         // A profile that cannot be had, or is that of another user, is no reason to fail.
         for (number, (status, sub)) in [(404, "account-3"), (500, "account-3"), (200, "another")].into_iter().enumerate() {
@@ -391,13 +444,13 @@ on_both! {
             world.provider.openid.publish("/profile", 200, &profile);
         };
         profile(1, verified("ada@example.com"));
-        assert_eq!(told(&world, &world.connection, "known").await, Vec::<String>::new());
+        assert_eq!(named(&world, &world.connection, "known").await, Vec::<String>::new());
         profile(2, json!({ "email": "ada@example.com" }));
-        assert_eq!(told(&world, &world.connection, "second").await, Vec::<String>::new());
+        assert_eq!(named(&world, &world.connection, "second").await, Vec::<String>::new());
         profile(3, verified("ada@example.com"));
-        assert_eq!(told(&world, &world.connection, "third").await, ["known"]);
+        assert_eq!(named(&world, &world.connection, "third").await, ["known"]);
         profile(2, json!({}));
-        assert_eq!(told(&world, &world.connection, "fourth").await, ["second"], "by the account");
+        assert_eq!(named(&world, &world.connection, "fourth").await, ["second"], "by the account");
     }
 }
 

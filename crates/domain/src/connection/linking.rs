@@ -1,4 +1,4 @@
-//! Identities of several users that are the same: who is told, and the e-mail addresses by which identities are compared.
+//! Identities of several users that are the same: the connections that link them, and the e-mail addresses by which identities are compared.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::value::secret::Secret;
 // === impl Linking ===
 
 impl Linking {
-    /// Returns true if the users of two connections are told of each other. `is_asked`: the authorisation asks for it.
+    /// Returns true if an authorisation of one connection names the users of the other. `is_asked`: the authorisation asks for it.
     pub fn links(self, other: Linking, is_asked: bool) -> bool {
         match (self, other) {
             (Linking::Disabled, _) | (_, Linking::Disabled) => false,
@@ -21,36 +21,38 @@ impl Linking {
 // === impl ConnectionSettings ===
 
 impl ConnectionSettings {
-    /// Returns true if an authorisation of this connection tells of other users, at least of those of this connection.
+    /// Returns true if an authorisation of this connection names other users, at least those of this connection.
     pub fn may_link(&self, is_asked: bool) -> bool {
         self.linking.links(self.linking, is_asked)
     }
 
     /// Returns true if a profile may have the verified e-mail address that is compared: the claims of the ID token say nothing about it.
     pub fn needs_email(&self, claims: &Map<String, Value>) -> bool {
-        self.linking != Linking::Disabled && !tells_email(claims)
+        self.linking != Linking::Disabled && !has_email(claims)
     }
 }
 
-/// The verified e-mail address in the claims of an ID token or else in a profile, as it is compared: without blanks around it, and in lower
-/// case. `None` if the one that tells an address does not say that the address is verified. It is personal, so it has no printable form.
+/// The verified e-mail address in the claims of an ID token or else in a profile, as it is compared: without blanks around it, and
+/// with ASCII letters in lower case. `None` if the one that has an address does not say that the address is verified. It is personal, so it
+/// has no printable form.
 pub fn verified_email(claims: &Map<String, Value>, profile: &Map<String, Value>) -> Option<Secret> {
     // What one of them says of its address is not true of the address in the other.
-    let source = if tells_email(claims) { claims } else { profile };
+    let source = if has_email(claims) { claims } else { profile };
     let is_verified = match source.get("email_verified")? {
         Value::Bool(is_verified) => *is_verified,
         // Apple sends a text.
         Value::String(text) => text == "true",
         Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
     };
-    let email = Secret::new(source.get("email")?.as_str()?.trim().to_lowercase());
+    // Only ASCII: the lower case of U+212A KELVIN SIGN is an ASCII letter, and the address would be that of another person.
+    let email = Secret::new(source.get("email")?.as_str()?.trim_ascii().to_ascii_lowercase());
     let parts = email.expose().rsplit_once('@');
     let is_address = parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     (is_verified && is_address).then_some(email)
 }
 
 /// Returns true if there is an e-mail address, and a word about its being verified.
-fn tells_email(members: &Map<String, Value>) -> bool {
+fn has_email(members: &Map<String, Value>) -> bool {
     members.get("email").is_some_and(Value::is_string) && members.contains_key("email_verified")
 }
 
@@ -77,8 +79,8 @@ mod tests {
             (Automatic, Automatic, true, true),
         ] {
             for (one, other) in [(one, other), (other, one)] {
-                let told = [false, true].map(|is_asked| one.links(other, is_asked));
-                assert_eq!(told, [unasked, asked], "{one:?} {other:?}");
+                let named = [false, true].map(|is_asked| one.links(other, is_asked));
+                assert_eq!(named, [unasked, asked], "{one:?} {other:?}");
             }
         }
     }
@@ -103,7 +105,17 @@ mod tests {
             (json!({ "email": "eve@example.com" }), both(true.into()), Some("ada@example.com")),
             (both(false.into()), both(true.into()), None),
             (json!({ "email": " Ada@Example.COM\n", "email_verified": true }), json!({}), Some("ada@example.com")),
-            (json!({ "email": "ÄDA@example.com", "email_verified": true }), json!({}), Some("äda@example.com")),
+            (json!({ "email": "ÄDA@example.com", "email_verified": true }), json!({}), Some("Äda@example.com")),
+            (
+                json!({ "email": "\u{212a}IM@example.com", "email_verified": true }),
+                json!({}),
+                Some("\u{212a}im@example.com"),
+            ),
+            (
+                json!({ "email": "\u{a0}ada@example.com", "email_verified": true }),
+                json!({}),
+                Some("\u{a0}ada@example.com"),
+            ),
             (json!({ "email": "", "email_verified": true }), json!({}), None),
             (json!({ "email": "unknown", "email_verified": true }), json!({}), None),
             (json!({ "email": "@example.com", "email_verified": true }), json!({}), None),

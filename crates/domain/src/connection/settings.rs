@@ -50,8 +50,8 @@ patchable! {
         oidc_user_endpoint_url: Option<HttpUrl>,
         #[serde(default, skip_serializing_if = "is_default")]
         user_id_expression: String = DEFAULT_USER_ID_EXPRESSION.to_owned(),
-        #[serde(default, skip_serializing_if = "is_default")]
         /// The user ids of the provider mean the same at other connections that say so, too.
+        #[serde(default, skip_serializing_if = "is_default")]
         trust_identity_user_id: bool,
         #[serde(default, skip_serializing_if = "is_default")]
         scope: String = DEFAULT_SCOPE.to_owned(),

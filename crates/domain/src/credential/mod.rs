@@ -72,8 +72,8 @@ pub struct Credential {
     pub authorization_expire_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub provider_account_id: String,
-    /// A digest of the verified e-mail address of the account, as the authorisation that brought the material told it. `None` if it told none,
-    /// or if its connection links no users.
+    /// A digest of the verified e-mail address of the account, from the authorisation that brought the material. `None` if the address was not
+    /// known, or if the connection did not link users then.
     #[serde(default, skip_serializing_if = "is_default")]
     pub email_digest: Option<EmailDigest>,
     #[serde(default, skip_serializing_if = "is_default")]

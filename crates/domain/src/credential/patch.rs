@@ -19,7 +19,7 @@ pub struct CredentialDraft {
     pub connector: Ref,
     pub connection: Option<Ref>,
     pub provider_account_id: String,
-    /// A digest of the verified e-mail address that the authorisation told.
+    /// A digest of the verified e-mail address of the account, if the authorisation says it.
     pub email_digest: Option<EmailDigest>,
     pub provider_data: JsonObject,
     pub labels: Labels,

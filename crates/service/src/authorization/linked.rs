@@ -1,30 +1,46 @@
-//! The other users with the same identity at a provider, of whom a completed authorisation tells. Nothing of theirs is changed: the application
+//! The other users with the same identity at a provider, whom a completed authorisation names. Nothing of theirs is changed: the application
 //! decides what it means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jackfield_domain::authorization::AuthorizationSession;
 use jackfield_domain::connection::{Connection, ConnectionSettings};
 use jackfield_domain::credential::EmailDigest;
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{ConnectionId, Error, Result, Secret, TenantId};
+use jackfield_domain::{ConnectionId, Result, Secret, TenantId};
 use jackfield_store::{IdenticalCredential, IdentityMark, Writer};
 
 use super::redeem::Tokens;
 use crate::services::Services;
 
-/// The most users of whom an authorisation tells.
+/// The most users whom an authorisation names.
 const MAX_LINKED: usize = 10;
-/// The most credentials that are looked at for each mark, the oldest first.
+/// The most credentials that are looked at for each mark, the oldest first. Those of the user and those that are revoked are among them.
 const MAX_LOOKED_AT: u64 = 1_000;
 /// The purpose of digests of verified e-mail addresses.
 const VERIFIED_EMAIL: &str = "verified email";
+
+/// The look-up of other users for some tokens. It is not made again once it has failed: tokens that came are worth more than what is known of
+/// other users.
+#[derive(Default)]
+pub(super) struct LinkedLookup {
+    has_failed: AtomicBool,
+}
+
+// === impl LinkedLookup ===
+
+impl LinkedLookup {
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+}
 
 // === impl Services ===
 
 impl Services {
     /// The digest of a verified e-mail address. It is keyed by the data key of the system, which is never replaced, and the same address has
-    /// another one in each tenant. `None` if the key cannot be had: tokens that came are worth more than what they tell of other users.
+    /// another one in each tenant. `None` if the key cannot be had: then no address is compared.
     pub(super) async fn email_digest(&self, tenant: TenantId, email: Option<&Secret>) -> Option<EmailDigest> {
         let email = email?.expose().as_bytes();
         match self.shared.data_keys.system().await {
@@ -40,7 +56,7 @@ impl Services {
     }
 
     /// The other users of the tenant with the identity of the tokens of a session, those with the oldest credentials first. Of two
-    /// authorisations that end at the same moment, neither may be told of the other.
+    /// authorisations that end at the same moment, neither may name the other user. The transaction cannot go on after an error.
     pub(super) async fn linked_users(
         &self,
         txn: &Writer,
@@ -48,15 +64,16 @@ impl Services {
         (session, connection): (&AuthorizationSession, &Connection),
         tokens: &Tokens,
     ) -> Result<Vec<UserId>> {
-        match linked_users(txn, tenant, (session, connection), tokens).await {
-            // Tokens that came are not lost for a connection of others.
-            Err(error @ Error::DataDamaged { .. }) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, authorization.id = %session.id, "an authorisation does not tell of other users");
-                Ok(Vec::new())
-            }
-            found => found,
+        if tokens.linked.has_failed() {
+            return Ok(Vec::new());
         }
+        let found = linked_users(txn, tenant, (session, connection), tokens).await;
+        if let Err(error) = &found {
+            tokens.linked.has_failed.store(true, Ordering::Relaxed);
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, authorization.id = %session.id, "an authorisation names no other users, because they could not be looked up");
+        }
+        found
     }
 }
 

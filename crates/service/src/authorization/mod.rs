@@ -4,7 +4,8 @@
 //! A session is started, completed once, and ends in a credential. Its secrets (state, code verifier, nonce, code, completion code) are
 //! sealed, or stored only as keyed digests by which the session is found. A cookie-bound session has its browser come back instead of being
 //! completed by the application. A device authorisation has a device code instead, and is completed by
-//! whichever replica polls the provider when the user has decided.
+//! whichever replica polls the provider when the user has decided. A session that is completed names the other users with the same identity
+//! (`linked`). The log warns of sessions whose response comes to the path of another connection (`misled`).
 
 mod accepted;
 mod account;

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, AccountClient, AccountFault, AccountSource, unavailable};
 use super::complete::Redemption;
+use super::linked::LinkedLookup;
 use super::missing;
 use crate::change::{Change, Length, lock_parent};
 use crate::credential::{Parents, Revocable, find_locked};
@@ -49,6 +50,7 @@ pub(super) struct Tokens {
     pub(super) account: Option<String>,
     /// A digest of its verified e-mail address, if that is known and compared.
     pub(super) email_digest: Option<EmailDigest>,
+    pub(super) linked: LinkedLookup,
 }
 
 // === impl Services ===
@@ -123,7 +125,7 @@ impl Services {
         };
         // Not within the transaction: the key may have to be read.
         let email_digest = self.email_digest(tenant, verified_email.as_ref()).await;
-        let tokens = Tokens { oauth, account, email_digest };
+        let tokens = Tokens { oauth, account, email_digest, linked: LinkedLookup::default() };
         let stored = repeated(attempts, || self.tokens_store(tenant, connection, session, &tokens).boxed()).await;
         let ended = match stored {
             // They are stored when the database is back.
@@ -227,8 +229,25 @@ impl Services {
         repeated(attempts, ended).await
     }
 
-    /// Stores tokens in the credential of a session, or in a new one, and completes the session.
+    /// Stores tokens in the credential of a session, or in a new one, and completes the session. If the other users cannot be looked up,
+    /// the change is rolled back, and made again without them.
     pub(super) async fn tokens_store(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+        session: &AuthorizationSession,
+        tokens: &Tokens,
+    ) -> Result<AuthorizationSession> {
+        let had_failed = tokens.linked.has_failed();
+        match self.tokens_store_once(tenant, connection, session, tokens).await {
+            Err(_) if tokens.linked.has_failed() && !had_failed => {
+                self.tokens_store_once(tenant, connection, session, tokens).await
+            }
+            stored => stored,
+        }
+    }
+
+    async fn tokens_store_once(
         &self,
         tenant: TenantId,
         connection: &Connection,
