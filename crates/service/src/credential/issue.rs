@@ -34,8 +34,10 @@ struct OpenedCredential {
     start: ReadStart,
 }
 
-/// The most refreshes that a call waits for. One may end with a token that was stored meanwhile and is not good for long enough.
-const MOST_REFRESHES: usize = 2;
+/// The most refreshes that a call waits for, and the most of them that bring tokens: a provider whose tokens are not good for long enough is not
+/// asked over and over again.
+const MOST_WAITS: usize = 5;
+const MOST_EXCHANGES: usize = 2;
 /// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
 /// The longest time from the beginning of a refresh for which callers wait who can do without it: those whose token is good for as long as
@@ -78,24 +80,30 @@ impl Services {
         scopes: &[String],
         deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
-        let (mut opened, mut refreshes) = (self.credential_opened(tenant, reference).await?, 0);
+        let mut opened = self.credential_opened(tenant, reference).await?;
+        let (mut waits, mut exchanges) = (0, 0);
         loop {
             let credential = &opened.credential;
             // Those of a refresh token alone are known when it was exchanged.
             if credential.has_token() || !credential.refreshes() {
                 check_scopes(credential.id, &credential.scopes, scopes)?;
             }
-            if refreshes == MOST_REFRESHES || !self.is_to_be_refreshed(credential, min_validity_micros) {
+            let is_enough = waits == MOST_WAITS || exchanges == MOST_EXCHANGES;
+            if is_enough || !self.is_to_be_refreshed(credential, min_validity_micros) {
                 break;
             }
-            refreshes += 1;
+            waits += 1;
             match self.refreshed_for(tenant, credential, min_validity_micros, answer_by(deadline)).await {
                 Ok(issued) if !runs_out(issued.expire_time, self.now().plus_micros(min_validity_micros)) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
                     return Ok(issued);
                 }
-                // It may be one that a caller has stored meanwhile, and not the best that the provider issues.
-                Ok(_) => opened = self.credential_opened(tenant, reference).await?,
+                // It may be one that a caller has stored meanwhile, or an earlier one, and not the best that the provider issues.
+                Ok(_) => {
+                    let before = credential.last_refresh_time;
+                    opened = self.credential_opened(tenant, reference).await?;
+                    exchanges += usize::from(opened.credential.last_refresh_time != before);
+                }
                 // A failed refresh does not make a token worse that is still good.
                 Err(_) if is_good(credential, self.now().plus_micros(min_validity_micros)) => break,
                 Err(error) => return Err(with_present(error.to_error(credential), credential, self.now())),
@@ -103,7 +111,7 @@ impl Services {
         }
         let OpenedCredential { credential, material, start } = opened;
         let until = self.now().plus_micros(min_validity_micros);
-        match credential.refreshes() && (refreshes > 0 || !runs_out(credential.expire_time, self.now())) {
+        match credential.refreshes() && (waits > 0 || !runs_out(credential.expire_time, self.now())) {
             true => check_lifetime(credential.id, credential.expire_time, until)?,
             false => check_expiry(credential.id, credential.expire_time, until)?,
         }
