@@ -48,7 +48,7 @@ use self::world::World;
 
 /// The number of cases on each database; the variable sets another one.
 const CASES_VARIABLE: &str = "PROOF_REFRESH_CASES";
-const CASES: usize = 1_000;
+const CASES: usize = 2_000;
 /// The cases that run at once.
 const AT_ONCE: usize = 200;
 /// The longest time that the provider is waited for.
@@ -80,8 +80,8 @@ struct Plan {
 #[derive(Default)]
 struct Outcome {
     cases: usize,
-    /// The number of rounds with each disturbance.
-    rounds: BTreeMap<String, usize>,
+    /// The number of rounds with each disturbance, and of the requests of those for which something could fail.
+    rounds: BTreeMap<String, (usize, usize)>,
     cuts: Cuts,
     /// The number of credentials in each state.
     states: BTreeMap<&'static str, usize>,
@@ -90,8 +90,7 @@ struct Outcome {
     slowness: Duration,
     /// The uses of spent tokens.
     reuses: usize,
-    /// The requests for which something could fail, and the refreshes that issued tokens.
-    requests: usize,
+    /// The refreshes that issued tokens.
     refreshes: usize,
     wrong: Vec<String>,
 }
@@ -120,7 +119,9 @@ async fn check(backend: Backend) {
     let count = |state: &str| outcome.states.get(state).copied().unwrap_or_default();
     let sees_all = count(INDETERMINATE) > 0 && count(VALID) > cases / 6;
     assert!(sees_all, "all ends are seen: {:?}", outcome.states);
-    assert!(outcome.requests > cases / 2, "most cases have a request while something fails: {}", outcome.requests);
+    // Otherwise endpoints are silent, or the machine is so slow that little happens before a disturbance is over.
+    let requests: usize = outcome.rounds.values().map(|(_, requests)| requests).sum();
+    assert!(requests > cases / 3, "many cases have a request while something fails: {requests}");
     // Fewer cases than there are by default do not have everything.
     let of_all = ALL.iter().filter(|it| backend == Backend::Postgres || **it != Disturbance::CommitsLost);
     let unseen: Vec<_> = of_all.filter(|it| !outcome.rounds.contains_key(&format!("{it:?}"))).collect();
@@ -248,7 +249,8 @@ impl Outcome {
         let skew = i64::try_from(rng.between(4, 8)).expect("seconds");
         let is_fast = round.number.is_multiple_of(4) && round.disturbance != Disturbance::Overlap;
         fleet.skew(if is_fast { skew } else { -skew });
-        let (mut slowness, planted, held) = (Slowness::watch(&fleet.servers), Planted::default(), Held::closed());
+        let (mut slowness, planted) = (Slowness::watch(&fleet.servers), Planted::default());
+        let held = Held::of(round.disturbance);
         let holding = round.disturbance.holds_answers().then(|| held.clone());
         let are_answered = round.disturbance == Disturbance::CrashAtSteps;
         fail_at_random(&world.provider, rng.fork(), &planted, holding, are_answered);
@@ -263,12 +265,12 @@ impl Outcome {
         drop(stops);
         fleet.restart(&victims).await;
         slowness.watch_also(victims.iter().map(|victim| &fleet.servers[*victim]));
-        if happened {
-            *self.rounds.entry(format!("{:?}", round.disturbance)).or_default() += 1;
-        }
         fleet.skew(0);
         world.provider.fail_by(|_, _| ProviderFault::none());
-        self.requests += planted.requests();
+        if happened {
+            let (rounds, requests) = self.rounds.entry(format!("{:?}", round.disturbance)).or_default();
+            (*rounds, *requests) = (*rounds + 1, *requests + planted.requests());
+        }
         let settled = settle(world, &fleet.servers[0], &cases).await;
         round.slowness = slowness.longest();
         self.wrong.extend(told_in_vain(&cases, &settled, round));
@@ -291,11 +293,11 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { cases, rounds, cuts, states, losses, slowness, reuses, requests, refreshes, wrong } = self;
+        let Outcome { cases, rounds, cuts, states, losses, slowness, reuses, refreshes, wrong } = self;
         let Losses { by_reason, of_slowness } = losses;
         write!(
             f,
-            "cases={cases} requests while something fails={requests} refreshes={refreshes} uses of a spent token={reuses} wrong={} {states:?} rounds={rounds:?} ",
+            "cases={cases} refreshes={refreshes} uses of a spent token={reuses} wrong={} {states:?} rounds and their requests={rounds:?} ",
             wrong.len()
         )?;
         write!(f, "crashes at steps={cuts} lost={by_reason:?} time-outs of a slow machine={of_slowness}, ")?;

@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::PATIENCE;
-use super::disturbance::Disturbance;
+use super::disturbance::{Disturbance, OVERLAPPING_BEGIN_WITHIN};
 use super::lost::{PROCESS_ENDED, Round};
 use super::world::{self, Grant, World};
 
@@ -27,7 +27,8 @@ pub(super) struct Case {
     is_next_stored: AtomicBool,
     is_told_to_authorize: AtomicBool,
     is_told_of_a_crash: AtomicBool,
-    is_told_that_it_is_not_valid: AtomicBool,
+    /// The message of the error that there is no better token.
+    not_valid: Mutex<Option<String>>,
 }
 
 /// The time at which a user withdraws a grant: before or after the tokens of another one are stored.
@@ -49,9 +50,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 impl Case {
     pub(super) fn of(grant: Grant) -> Self {
-        let (next, is_next_stored, is_told_to_authorize) = Default::default();
-        let (is_told_of_a_crash, is_told_that_it_is_not_valid) = Default::default();
-        Case { grant, next, is_next_stored, is_told_to_authorize, is_told_of_a_crash, is_told_that_it_is_not_valid }
+        let (next, is_next_stored, is_told_to_authorize, is_told_of_a_crash, not_valid) = Default::default();
+        Case { grant, next, is_next_stored, is_told_to_authorize, is_told_of_a_crash, not_valid }
     }
 
     /// The id of the credential.
@@ -64,7 +64,7 @@ impl Case {
         let (calling, are_done) = (rng.fork(), Cell::new(false));
         let callers = async {
             match round.disturbance {
-                Disturbance::Overlap => self.ask_in_turn(world, clients).await,
+                Disturbance::Overlap => self.ask_in_turn(world, clients, calling).await,
                 _ => self.ask_at_random(world, clients, calling).await,
             }
             are_done.set(true);
@@ -108,8 +108,9 @@ impl Case {
     }
 
     /// Has a caller of the first server ask for the token, and one of the last server as soon as the provider has the request of the first.
-    async fn ask_in_turn(&self, world: &World, clients: &[Client]) {
-        let [first, .., last] = clients else { panic!("callers of one server alone") };
+    async fn ask_in_turn(&self, world: &World, clients: &[Client], mut rng: Rng) {
+        let [first, .., last] = clients else { panic!("one connection alone") };
+        sleep(OVERLAPPING_BEGIN_WITHIN.mul_f64(rng.below(100) as f64 / 100.0)).await;
         let later = async {
             let is_sent = async {
                 while world.provider.exchanges(self.grant.family) == 0 {
@@ -132,7 +133,10 @@ impl Case {
                 self.is_told_to_authorize.store(true, Ordering::Relaxed);
                 self.is_told_of_a_crash.fetch_or(status.message().contains(PROCESS_ENDED), Ordering::Relaxed);
             }
-            "CREDENTIAL_NOT_VALID" => self.is_told_that_it_is_not_valid.store(true, Ordering::Relaxed),
+            "CREDENTIAL_NOT_VALID" => {
+                let message = status.message().to_owned();
+                *self.not_valid.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+            }
             _ => {}
         }
     }
@@ -194,9 +198,9 @@ impl Case {
         self.is_told_of_a_crash.load(Ordering::Relaxed)
     }
 
-    /// True if a caller was told that there is no better token. None demands one that the provider does not issue.
-    pub(super) fn is_told_that_it_is_not_valid(&self) -> bool {
-        self.is_told_that_it_is_not_valid.load(Ordering::Relaxed)
+    /// The message to a caller that there is no better token, if one was told so. None demands one that the provider does not issue.
+    pub(super) fn not_valid(&self) -> Option<String> {
+        self.not_valid.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// True if a caller was told that the user has to authorise, and no other tokens were stored.

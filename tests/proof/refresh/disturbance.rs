@@ -45,9 +45,10 @@ pub(super) const ALL: &[Disturbance] = &[
 pub(super) const CRASHES: &[Disturbance] =
     &[Disturbance::Crash, Disturbance::None, Disturbance::CrashAnswered, Disturbance::None];
 
-/// Answers that are held back until they come all at once.
+/// Answers that are held back until they come all at once, or each for a time.
 #[derive(Clone)]
 pub(super) struct Held {
+    time: Option<Duration>,
     gate: Gate,
     /// The first one is held back.
     begun: Arc<Notify>,
@@ -55,12 +56,14 @@ pub(super) struct Held {
 
 /// The time for which answers are held back.
 const HELD: Duration = Duration::from_millis(500);
-/// The same until callers of another replica have asked.
+/// The same for one answer, until a caller of another replica has asked.
 const HELD_WHILE_OVERLAPPING: Duration = Duration::from_millis(600);
 /// The same before the database goes away, which takes time, too.
 const HELD_BEFORE_AWAY: Duration = Duration::from_millis(400);
-/// The most cases of a round in which requests overlap: with many, they would take longer than answers can be held back.
-const MOST_OVERLAPPING: usize = 40;
+/// The most cases of a round in which requests overlap, and the time in which they begin: if many began at once, the callers of the other replica
+/// would take longer than answers can be held back.
+const MOST_OVERLAPPING: usize = 20;
+pub(super) const OVERLAPPING_BEGIN_WITHIN: Duration = Duration::from_secs(1);
 /// The longest wait for a request whose answer is held back.
 const BEGUN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -81,7 +84,7 @@ impl Disturbance {
         matches!(self, Disturbance::CommitsLost | Disturbance::Away)
     }
 
-    /// True if answers are held back, so that many come at once.
+    /// True if answers are held back.
     pub(super) fn holds_answers(self) -> bool {
         matches!(self, Disturbance::Overlap | Disturbance::CrashAnswered | Disturbance::Away)
     }
@@ -116,15 +119,7 @@ impl Disturbance {
     ) -> bool {
         let mut callers = pin!(callers);
         match self {
-            Disturbance::None => drop(callers.await),
-            Disturbance::Overlap => {
-                let waiting = held.wait(HELD_WHILE_OVERLAPPING, callers.as_mut());
-                let is_over = timeout(BEGUN_WITHIN, waiting).await.unwrap_or_default();
-                held.open();
-                if !is_over {
-                    callers.await;
-                }
-            }
+            Disturbance::None | Disturbance::Overlap => drop(callers.await),
             Disturbance::CommitsLost => {
                 let before = fleet.lost_commits();
                 fleet.lose_commits(rng.fork());
@@ -132,7 +127,7 @@ impl Disturbance {
                 fleet.lose_nothing();
                 return fleet.lost_commits() > before;
             }
-            Disturbance::Crash => drop(timeout(Duration::from_millis(rng.below(1_500)), callers).await),
+            Disturbance::Crash => drop(timeout(Duration::from_millis(rng.below(2_500)), callers).await),
             Disturbance::CrashAtSteps => {
                 drop(timeout(Duration::from_millis(rng.between(3_000, 4_000)), callers).await);
             }
@@ -160,14 +155,18 @@ impl Disturbance {
 // === impl Held ===
 
 impl Held {
-    pub(super) fn closed() -> Self {
-        Held { gate: Gate::closed(), begun: Arc::default() }
+    pub(super) fn of(disturbance: Disturbance) -> Self {
+        let time = (disturbance == Disturbance::Overlap).then_some(HELD_WHILE_OVERLAPPING);
+        Held { time, gate: Gate::closed(), begun: Arc::default() }
     }
 
     /// The treatment of a request whose answer is held back.
     pub(super) fn hold(&self) -> ProviderFault {
         self.begun.notify_one();
-        ProviderFault::none().held(&self.gate)
+        match self.time {
+            Some(time) => ProviderFault::none().answering_after(time),
+            None => ProviderFault::none().held(&self.gate),
+        }
     }
 
     /// Waits until the first answer has been held back for a time, while callers run. Returns whether they are done.

@@ -1,8 +1,12 @@
 //! The connections of a harness. A token endpoint that leaves several requests in a row in doubt gets one at a time, after pauses. If all cases had
 //! one endpoint, most of them would have no request while something fails. So there are several, each with a connector of its own.
 
+use std::time::Duration;
+
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::{ProviderOptions, fixture};
+use tokio::time::sleep;
+use tonic::{Code, Status};
 
 use super::world::{Grant, World};
 use crate::steps;
@@ -15,6 +19,9 @@ struct Place {
     connection: String,
 }
 
+/// The times that a credential is tried to be stored, and the pause between them.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 /// Their number: in a round, each has so few credentials that its endpoint is seldom silent, and sometimes is.
 const PLACES: usize = 20;
 
@@ -49,9 +56,25 @@ impl Places {
 
     /// A credential of a new grant whose access token has expired. Those of subsequent numbers have different connections.
     pub(super) async fn expired(&self, world: &World, (round, number): (usize, usize)) -> Grant {
-        let Place { connector, connection } = &self.0[number % self.0.len()];
-        let user = format!("user-{round}-{number}");
-        let issued = world.provider.grant(&user, &["read", "write"]);
+        let place = &self.0[number % self.0.len()];
+        for again in 0..TRIES {
+            match place.expired(world, &format!("user-{round}-{number}-{again}")).await {
+                Ok(grant) => return grant,
+                // On a slow machine, callers wait for the database for longer than they can.
+                Err(status) if status.code() == Code::Unavailable => sleep(PAUSE).await,
+                Err(status) => panic!("a credential: {status:?}"),
+            }
+        }
+        panic!("no credential can be stored");
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    async fn expired(&self, world: &World, user: &str) -> Result<Grant, Status> {
+        let Place { connector, connection } = self;
+        let issued = world.provider.grant(user, &["read", "write"]);
         let oauth2 = v1::OAuth2Material {
             access_token: issued.access_token.clone(),
             refresh_token: issued.refresh_token,
@@ -59,10 +82,14 @@ impl Places {
             scopes: vec!["read".to_owned(), "write".to_owned()],
             ..Default::default()
         };
-        steps::link(&world.client, &user, connector).await;
-        let facts = v1::Credential { connection: connection.clone(), ..fixture::a_credential(&user, connector) };
-        let material = v1::CredentialMaterial { material: Some(Material::Oauth2(oauth2)) };
-        let credential = steps::credential(&world.client, facts, material).await.id;
-        Grant { family: issued.family, access_token: issued.access_token, credential }
+        let (user_id, connector) = (user.to_owned(), connector.clone());
+        let facts = v1::Credential { connection: connection.clone(), ..fixture::a_credential(user, &connector) };
+        let link = v1::AddUserConnectorRequest { user_id, connector, ..Default::default() };
+        world.client.user_connectors().add_user_connector(link).await?;
+        let material = Some(v1::CredentialMaterial { material: Some(Material::Oauth2(oauth2)) });
+        let request = v1::CreateCredentialRequest { credential: Some(facts), material, ..Default::default() };
+        let created = world.client.credentials().create_credential(request).await?.into_inner();
+        let credential = created.credential.expect("the created credential").id;
+        Ok(Grant { family: issued.family, access_token: issued.access_token, credential })
     }
 }

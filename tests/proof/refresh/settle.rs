@@ -72,8 +72,8 @@ async fn refresh(client: &Client, credential: &str) {
 
 /// The credentials whose callers were told that there is no better token, which never is so.
 pub(super) fn told_that_it_is_not_valid(cases: &[Case]) -> impl Iterator<Item = String> {
-    let told = cases.iter().filter(|case| case.is_told_that_it_is_not_valid());
-    told.map(|case| format!("{}: a caller was told that the provider issues no better token", case.grant.credential))
+    let told = cases.iter().filter_map(|case| Some((&case.grant.credential, case.not_valid()?)));
+    told.map(|(credential, message)| format!("{credential}: a caller was told in vain: {message}"))
 }
 
 /// The credentials whose callers were told in vain that the user has to authorise, or that a server crashed. Where one did, its tokens may have

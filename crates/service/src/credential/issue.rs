@@ -34,8 +34,10 @@ struct OpenedCredential {
     start: ReadStart,
 }
 
-/// The most refreshes that a call waits for. One may end with a token that was stored meanwhile and is not good for long enough.
-const MOST_REFRESHES: usize = 2;
+/// The most refreshes that a call waits for, and the most of them that bring tokens: a provider whose tokens are not good for long enough is not
+/// asked over and over again.
+const MOST_WAITS: usize = 5;
+const MOST_EXCHANGES: usize = 2;
 /// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
 /// The longest time from the beginning of a refresh for which callers wait who can do without it: those whose token is good for as long as
@@ -78,17 +80,20 @@ impl Services {
         scopes: &[String],
         deadline: Option<Instant>,
     ) -> Result<Arc<IssuedToken>> {
-        let mut refreshes = 0;
+        let (mut waits, mut exchanges, mut refreshed) = (0, 0, None);
         loop {
             let opened = self.credential_opened(tenant, reference).await?;
             let credential = &opened.credential;
+            exchanges += usize::from(waits > 0 && credential.last_refresh_time != refreshed);
+            refreshed = credential.last_refresh_time;
             // Those of a refresh token alone are known when it was exchanged.
             if credential.has_token() || !credential.refreshes() {
                 check_scopes(credential.id, &credential.scopes, scopes)?;
             }
             let expected = ExpectedRefresh::of(credential);
             let until = self.now().plus_micros(min_validity_micros);
-            if refreshes == MOST_REFRESHES || !self.is_to_be_refreshed(credential, min_validity_micros) {
+            let is_enough = waits == MOST_WAITS || exchanges == MOST_EXCHANGES;
+            if is_enough || !self.is_to_be_refreshed(credential, min_validity_micros) {
                 match credential.refreshes() {
                     true if runs_out(credential.expire_time, self.now()) => {
                         let still = RefreshError::InProgress { retry_after: RETRY_AFTER };
@@ -107,13 +112,13 @@ impl Services {
                     None
                 }
             };
-            refreshes += 1;
+            waits += 1;
             match self.refreshed_for(tenant, expected, min_validity_micros, answer_by(deadline)).await {
                 Ok(issued) if !runs_out(issued.expire_time, self.now().plus_micros(min_validity_micros)) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
                     return Ok(issued);
                 }
-                // It may be one that a caller has stored meanwhile, and not the best that the provider issues.
+                // It may be one that a caller has stored meanwhile, or an earlier one, and not the best that the provider issues.
                 Ok(_) => {}
                 // A failed refresh does not make a token worse that is still good.
                 Err(error) => {
