@@ -11,6 +11,7 @@
 //!   messages of the same form.
 //! - `Login` asks the same system as Jackfield, by one call over a warm pool, and answers with a prepared message. It
 //!   does not parse the response.
+//! - `Wait` answers as `Echo` does, as soon as `Open` is called.
 //! - `Scan` is the first page of a bare-word filter without an index: the database searches the text of every row.
 //!
 //! Database connections come from Jackfield's store, with its settings.
@@ -34,7 +35,7 @@ use sea_orm::{
     QueryOrder as _, QuerySelect as _, QueryTrait as _,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
@@ -54,6 +55,8 @@ pub(crate) const TOKEN: &str = "/jackfield.bench.Bare/Token";
 pub(crate) const LIST: &str = "/jackfield.bench.Bare/List";
 pub(crate) const LIST_TEXT: &str = "/jackfield.bench.Bare/ListText";
 pub(crate) const LOGIN: &str = "/jackfield.bench.Bare/Login";
+pub(crate) const WAIT: &str = "/jackfield.bench.Bare/Wait";
+pub(crate) const OPEN: &str = "/jackfield.bench.Bare/Open";
 pub(crate) const SCAN: &str = "/jackfield.bench.Bare/Scan";
 
 /// The job of a baseline process.
@@ -104,6 +107,8 @@ struct State {
     login: Option<(Https, v1::AuthenticateUserResponse)>,
     row_bytes: usize,
     page_token: String,
+    /// The callers of `Wait`.
+    waiting: Notify,
 }
 
 /// Serves until standard input closes. Prints its address on standard output.
@@ -125,6 +130,7 @@ pub(crate) async fn serve(job: Job) -> Result<()> {
         login,
         row_bytes,
         page_token: "t".repeat(token_bytes),
+        waiting: Notify::new(),
     };
     let incoming = TcpIncoming::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.with_nodelay(Some(true));
     let address = incoming.local_addr()?;
@@ -177,6 +183,11 @@ impl tower::Service<http::Request<Body>> for Bare {
                 ECHO => Grpc::new(ProstCodec::default()).unary(Echo(state), call).await,
                 GET => Grpc::new(ProstCodec::default()).unary(Get(state), call).await,
                 TOKEN => Grpc::new(ProstCodec::default()).unary(Token(state), call).await,
+                WAIT => Grpc::new(ProstCodec::default()).unary(Wait(state), call).await,
+                OPEN => {
+                    state.waiting.notify_waiters();
+                    Grpc::new(ProstCodec::default()).unary(Echo(state), call).await
+                }
                 LOGIN => Grpc::new(ProstCodec::default()).unary(Login(state), call).await,
                 LIST => Grpc::new(ProstCodec::default()).server_streaming(List(state, read), call).await,
                 LIST_TEXT => Grpc::new(ProstCodec::default()).server_streaming(List(state, text), call).await,
@@ -194,6 +205,21 @@ impl UnaryService<v1::IssueAccessTokenRequest> for Echo {
 
     fn call(&mut self, _: Request<v1::IssueAccessTokenRequest>) -> Self::Future {
         std::future::ready(Ok(Response::new(self.0.token.clone())))
+    }
+}
+
+struct Wait(Arc<State>);
+
+impl UnaryService<v1::IssueAccessTokenRequest> for Wait {
+    type Response = v1::IssueAccessTokenResponse;
+    type Future = BoxFuture<'static, std::result::Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, _: Request<v1::IssueAccessTokenRequest>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move {
+            state.waiting.notified().await;
+            Ok(Response::new(state.token.clone()))
+        })
     }
 }
 
