@@ -9,6 +9,7 @@ use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::provider::{Gate, GraceAnswer, Rotation};
 use jackfield_testkit::{ManualClock, ProviderFault, ProviderOptions, TestServer, fixture, on_both};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::world::{World, refused};
@@ -103,6 +104,29 @@ on_both! {
         tokio::time::sleep(grace).await;
         let refreshed = world.refresh(&grant.credential).await.unwrap();
         assert_eq!((refreshed.state(), world.provider.requests().len()), (v1::CredentialState::Valid, 3));
+    }
+
+    /// A long outage does not hide that the refresh token was used before it.
+    async fn a_loss_is_remembered_however_many_attempts_follow_it(server) {
+        let options = ProviderOptions { grace: Duration::from_secs(60), ..ProviderOptions::default() };
+        let world = World::with(&server, options, |connection| {
+            connection.refresh_token_grace_period = Some(fixture::milliseconds(60_000));
+        })
+        .await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::answer_lost()].into_iter().chain((0..100).map(|_| ProviderFault::status(425))));
+        let until = Instant::now() + Duration::from_secs(30);
+        while world.provider.requests().len() < 14 {
+            refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+            assert!(Instant::now() < until, "{:?}", world.facts(&grant.credential).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(world.explain(&grant.credential).await.attempts.len(), 10);
+        server.sql("UPDATE refresh_attempt SET sent_time = sent_time - 120000000").await;
+        let sent = world.provider.requests().len();
+        refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        assert_eq!((world.provider.requests().len(), world.provider.reuses(grant.family)), (sent, 0));
+        assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Indeterminate);
     }
 
     /// With less time left than a request takes, none is sent.
