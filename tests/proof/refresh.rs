@@ -10,6 +10,7 @@ mod crowd;
 mod cuts;
 mod disturbance;
 mod fleet;
+mod frozen;
 mod herd;
 mod losses;
 mod lost;

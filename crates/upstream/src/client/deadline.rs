@@ -1,6 +1,8 @@
 //! The end of a call that is earlier than that of its total timeout.
 
-use tokio::time::Instant;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::Fault;
 
@@ -12,6 +14,11 @@ pub enum Deadline {
     /// This server gives the system no more time, whether or not a caller waits.
     Server(Instant),
 }
+
+/// The delay of a timer from which on this process has stood still: it was stopped, or its machine was.
+const LATE: Duration = Duration::from_millis(50);
+/// The time that it gets then to read what has come meanwhile.
+const MOMENT: Duration = Duration::from_millis(200);
 
 // === impl Deadline ===
 
@@ -29,5 +36,23 @@ impl Deadline {
             Deadline::Caller(_) => Fault::CallerTimeout,
             Deadline::Server(_) => Fault::TotalTimeout,
         }
+    }
+}
+
+/// Waits until a time has passed. A process that stood still gets a moment more: an answer that came meanwhile is not lost, although the timers
+/// fire before the runtime knows of it.
+pub(super) async fn passed(at: Instant) {
+    sleep_until(at).await;
+    if at.elapsed() > LATE {
+        sleep(MOMENT).await;
+    }
+}
+
+/// The outcome of some work; `None` if a time passes before.
+pub(super) async fn within<T>(at: Instant, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        outcome = work => Some(outcome),
+        () = passed(at) => None,
     }
 }

@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+use super::deadline::passed;
+
 /// The traffic of a socket.
 #[derive(Debug)]
 pub(super) struct Traffic {
@@ -130,11 +132,10 @@ impl Traffic {
     /// Waits until no byte has passed for this long.
     pub(super) async fn silence(&self, limit: Duration) {
         loop {
-            let end = self.last() + limit;
-            if end <= Instant::now() {
+            passed(self.last() + limit).await;
+            if self.last() + limit <= Instant::now() {
                 return;
             }
-            tokio::time::sleep_until(end).await;
         }
     }
 }

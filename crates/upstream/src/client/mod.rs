@@ -26,6 +26,7 @@ use uuid::Uuid;
 use self::attempt::Attempt;
 use self::breaker::Breaker;
 use self::connection::Failure;
+use self::deadline::within;
 use self::pool::Pool;
 use crate::egress::{Refusal, Target};
 use crate::error::{CallError, Fault};
@@ -191,7 +192,7 @@ impl Client {
                 Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
             }
         };
-        let outcome = timeout_at(deadline.at(), call).await.unwrap_or_else(|_| Err(deadline.fault()));
+        let outcome = within(deadline.at(), call).await.unwrap_or_else(|| Err(deadline.fault()));
         let sent = attempt.is_sent();
         match &outcome {
             // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
