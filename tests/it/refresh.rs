@@ -14,6 +14,7 @@ mod outlook;
 mod pauses;
 mod reports;
 mod silence;
+mod unusable;
 mod unwritable;
 pub(crate) mod world;
 

@@ -68,6 +68,7 @@ on_both! {
             (granted(r#", "expires_in": "soon""#), Failure::TokenUnusable, "EXPIRES_IN_INVALID"),
             (granted(r#", "token_type": "\u0007""#), Failure::TokenUnusable, "TOKEN_TYPE_INVALID"),
             (granted(r#", "scope": 7"#), Failure::TokenUnusable, "SCOPE_INVALID"),
+            (granted(r#", "refresh_token": 7"#), Failure::TokenUnusable, "REFRESH_TOKEN_INVALID"),
         ];
         let mut sent = world.provider.redeemed().len();
         for (reply, failure, detail) in cases {

@@ -35,6 +35,8 @@ pub enum NextStep {
 pub const SUBJECT_CHANGED: &str = "SUBJECT_CHANGED";
 /// The reason of a refresh whose access token is good for any bearer, while only the client could use the one before.
 pub const TOKEN_TYPE_DOWNGRADED: &str = "TOKEN_TYPE_DOWNGRADED";
+/// The reason of a refresh whose access token is good, and whose refresh token cannot be used, while the one that was sent may be spent.
+pub const REFRESH_TOKEN_INVALID: &str = "REFRESH_TOKEN_INVALID";
 
 const UPSTREAM_UNAVAILABLE: &str = "UPSTREAM_UNAVAILABLE";
 const SERVER_UNAVAILABLE: &str = "SERVER_UNAVAILABLE";
@@ -54,6 +56,17 @@ pub fn tokens_refused(reason: &str) -> Option<&'static str> {
         SUBJECT_CHANGED => Some("tokens of another account"),
         TOKEN_TYPE_DOWNGRADED => Some("a token of a weaker type"),
         _ => None,
+    }
+}
+
+/// The loss of a refresh token, for people.
+pub fn loss_of(reason: &str) -> String {
+    match reason {
+        REFRESH_TOKEN_INVALID => format!(
+            "the provider answered a refresh with a refresh token that cannot be used ({reason}), so the one before may be \
+             spent"
+        ),
+        _ => format!("the response to a refresh was lost ({reason}), so the refresh token may be spent"),
     }
 }
 
@@ -177,9 +190,7 @@ impl Credential {
         match hold {
             RefreshHold::Final { class, reason } => {
                 let text = match (class, tokens_refused(reason)) {
-                    (FailureClass::Indeterminate, _) => {
-                        format!("the response to a refresh was lost ({reason}), so the refresh token may be spent")
-                    }
+                    (FailureClass::Indeterminate, _) => loss_of(reason),
                     (_, Some(tokens)) => format!("the provider answered a refresh with {tokens} ({reason})"),
                     _ => format!("the provider refused the refresh token ({reason})"),
                 };

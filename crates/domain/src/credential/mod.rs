@@ -25,7 +25,10 @@ use crate::value::text::{ExternalId, UserId};
 use crate::value::time::Timestamp;
 
 pub use email::EmailDigest;
-pub use explain::{Explanation, NextStep, ParentStates, SUBJECT_CHANGED, TOKEN_TYPE_DOWNGRADED, tokens_refused};
+pub use explain::{
+    Explanation, NextStep, ParentStates, REFRESH_TOKEN_INVALID, SUBJECT_CHANGED, TOKEN_TYPE_DOWNGRADED, loss_of,
+    tokens_refused,
+};
 pub use list::SCHEMA;
 pub use material::{
     ALTERNATE_COLUMN, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material,

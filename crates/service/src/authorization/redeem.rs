@@ -12,7 +12,7 @@ use jackfield_domain::connection::{Connection, Linking};
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{
     Credential, CredentialDraft, CredentialKind, CredentialState, EmailDigest, Material, MaterialPatch, OAuth2Material,
-    TokensPatch,
+    REFRESH_TOKEN_INVALID, TokensPatch,
 };
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::json::JsonObject;
@@ -355,8 +355,14 @@ pub(super) fn tokens_of(
     asked: Timestamp,
 ) -> Result<OAuth2Material, AuthorizationEnd> {
     let response = outcome.map_err(|fault| failure_of(&fault))?;
-    let TokenResponse { status: _, access, refresh_token, authorization_lifetime, id_token } = response;
-    let access = access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.reason()))?;
+    let TokenResponse { status: _, access, refresh_token, loses_refresh_token, authorization_lifetime, id_token } =
+        response;
+    let unusable = |reason| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, reason);
+    let access = access.map_err(|flaw| unusable(flaw.reason()))?;
+    // The user would have to authorise again when the access token expires.
+    if loses_refresh_token {
+        return Err(unusable(REFRESH_TOKEN_INVALID));
+    }
     let AccessToken { token, token_type, lifetime, scopes } = access;
     let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);
     Ok(OAuth2Material {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::credential::{
-    Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
-    RefreshOutcome, refresh_backoff, refresh_time, tokens_refused,
+    Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, REFRESH_TOKEN_INVALID,
+    RefreshAttempt, RefreshEnd, RefreshOutcome, refresh_backoff, refresh_time, tokens_refused,
 };
 use jackfield_domain::{CredentialId, Error, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{RefreshLease, Writer};
@@ -65,8 +65,8 @@ impl Services {
             // They are in the journal.
             if is_journaled && may_pass(&error) {
                 self.refresh_recover_soon(received.attempt, sending.lease);
-                if let Some(flaw) = received.flaw {
-                    return Err(RefreshError::Failed(Failure::flawed(&flaw, TRY_AGAIN)));
+                if let Some(flaw) = received.withheld() {
+                    return Err(RefreshError::Failed(Failure::flawed(flaw, TRY_AGAIN)));
                 }
                 let (credential, tokens) = received.unstored(before);
                 return Ok(Arc::new(token_of(credential, tokens)?));
@@ -85,9 +85,9 @@ impl Services {
             // Which says whether it was deleted or revoked.
             return Ok(self.token_stored(tenant, before).await?);
         };
-        if let Some(flaw) = received.flaw {
+        if let Some(flaw) = received.withheld() {
             let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
-            return Err(RefreshError::Failed(Failure::flawed(&flaw, retry_after)));
+            return Err(RefreshError::Failed(Failure::flawed(flaw, retry_after)));
         }
         Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
     }
@@ -166,7 +166,8 @@ impl Services {
             } else {
                 self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
                 // Material that a caller has stored may be of another grant.
-                if is_of_refresh(credential.material_version, &attempts, received.version) {
+                let is_of_same = is_of_refresh(credential.material_version, &attempts, received.version);
+                if is_of_same && received.tokens.refresh_token.is_some() {
                     self.shared.secrets.put_alternate(txn, tenant, &credential, &received.tokens).await?;
                 }
                 (credential, present)
@@ -207,6 +208,9 @@ impl Services {
             }
             Some(flaw) => {
                 credential.refresh_failure_count = failures;
+                if received.withheld().is_none() {
+                    credential.last_refresh_time = Some(now);
+                }
                 // There may be no access token yet.
                 credential.schedule(now);
                 let retry_after = refresh_backoff(credential.id, failures.saturating_add(1));
@@ -255,11 +259,12 @@ impl Services {
     ) -> Result<(Credential, OAuth2Material)> {
         let now = self.now();
         credential.authorization_expire_time = tokens.authorization_expire_time;
+        credential.note_refresh_token(tokens.refresh_token.is_some());
         credential.material_version += 1;
         credential.forget_kept();
         match received.flaw.as_deref() {
             // The user has to authorise again, whatever it is good for.
-            Some(flaw) if tokens_refused(flaw).is_some() => {
+            Some(flaw) if tokens_refused(flaw).is_some() || flaw == REFRESH_TOKEN_INVALID => {
                 note(&mut credential, &Failure::flawed(flaw, Duration::ZERO), now);
             }
             _ => credential.last_refresh_time = Some(now),

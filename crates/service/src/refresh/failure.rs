@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use jackfield_domain::credential::{FailureClass, RefreshEnd, RefreshOutcome, tokens_refused};
+use jackfield_domain::credential::{
+    FailureClass, REFRESH_TOKEN_INVALID, RefreshEnd, RefreshOutcome, loss_of, tokens_refused,
+};
 use jackfield_domain::error::{Precondition, RefreshDelay};
 use jackfield_domain::{Error, Resource, Timestamp};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
@@ -66,10 +68,7 @@ impl RefreshError {
                     refused(Precondition::ReauthRequired, message)
                 }
                 FailureClass::Indeterminate => {
-                    let message = format!(
-                        "the response to a refresh was lost ({reason}), so the refresh token may be spent: the user has to \
-                         authorise again"
-                    );
+                    let message = format!("{}: the user has to authorise again", loss_of(reason));
                     refused(Precondition::ReauthRequired, message)
                 }
                 FailureClass::Connection => {
@@ -174,9 +173,10 @@ impl Failure {
         Failure::new(outcome, class, reason.to_owned(), retry_after)
     }
 
-    /// The failure of a response whose access token is not used, though the refresh token is known that is good now.
+    /// The failure of a response whose access token is not used, though the refresh token is known that is good now; or the other way round.
     pub(super) fn flawed(reason: &str, retry_after: Duration) -> Self {
         match tokens_refused(reason) {
+            _ if reason == REFRESH_TOKEN_INVALID => Failure::unknown(reason),
             Some(_) => Failure::of_last(FailureClass::Permanent, reason, Duration::ZERO),
             None => Failure::not_processed(reason, retry_after),
         }

@@ -2,7 +2,8 @@
 
 use jackfield_domain::connection::Connection;
 use jackfield_domain::credential::{
-    Credential, CredentialState, Material, OAuth2Material, SUBJECT_CHANGED, TOKEN_TYPE_DOWNGRADED,
+    Credential, CredentialState, Material, OAuth2Material, REFRESH_TOKEN_INVALID, SUBJECT_CHANGED,
+    TOKEN_TYPE_DOWNGRADED,
 };
 use jackfield_domain::{ConnectionId, CredentialId, Secret, TenantId, Timestamp};
 use jackfield_upstream::oauth::{AccessToken, TokenResponse};
@@ -26,10 +27,10 @@ pub(super) struct Received {
     pub(super) got_time: Timestamp,
     /// The time at which the credential was created.
     pub(super) create_time: Timestamp,
-    /// True if the response had a new refresh token.
+    /// True if the response had a new refresh token, or one that cannot be used: the tokens have none then.
     pub(super) rotated: bool,
     pub(super) tokens: OAuth2Material,
-    /// The reason why the access token of the response is not used, though it had a new refresh token.
+    /// The reason why the access token of the response is not used, though it had a new refresh token; or the other way round.
     pub(super) flaw: Option<String>,
     /// The status of the response. `None`: an earlier release has not noted it.
     pub(super) status: Option<u16>,
@@ -60,6 +61,11 @@ impl Received {
         (credential, Material::OAuth2(tokens))
     }
 
+    /// The reason why the access token of the response is not issued.
+    pub(super) fn withheld(&self) -> Option<&str> {
+        self.flaw.as_deref().filter(|flaw| *flaw != REFRESH_TOKEN_INVALID)
+    }
+
     /// The tokens of a response, completed with those that were sent.
     ///
     /// # Errors
@@ -72,7 +78,8 @@ impl Received {
         response: TokenResponse,
     ) -> Result<Self, Flaw> {
         let sent = &sending.tokens;
-        let TokenResponse { status, access, refresh_token, authorization_lifetime, id_token } = response;
+        let TokenResponse { status, access, refresh_token, loses_refresh_token, authorization_lifetime, id_token } =
+            response;
         // A client that gets tokens of its own needs none (RFC 6749 4.4.3), and has nothing to replace.
         let refresh_token = refresh_token.filter(|_| !credential.client_grant);
         let asked = || match credential.client_grant {
@@ -86,16 +93,22 @@ impl Received {
             false => sent.scopes.clone(),
         };
         let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
-        let rotated = refresh_token.as_ref().is_some_and(is_new);
+        // The one that was sent is not sent again, unless the provider has shown that it stays.
+        let is_lost = loses_refresh_token && credential.refresh_token_rotates();
+        if loses_refresh_token && !credential.client_grant {
+            let (reason, is_kept) = (REFRESH_TOKEN_INVALID, !is_lost);
+            tracing::warn!(error.type = reason, credential.id = %credential.id, is_kept, "{UNUSABLE}");
+        }
+        let rotated = is_lost || refresh_token.as_ref().is_some_and(is_new);
         let is_repeated = refresh_token.is_some() && !rotated;
-        let authorization_expire_time = match authorization_lifetime.filter(|_| !credential.client_grant) {
+        let authorization_expire_time = match authorization_lifetime.filter(|_| !credential.client_grant && !is_lost) {
             Some(lifetime) => Some(sending.got_time.plus_micros(micros(lifetime))),
             // A refresh token that stays ends when it was said to end.
             None if !rotated => sent.authorization_expire_time,
             None => None,
         };
         let kept = |token: &Option<Secret>| token.as_ref().map(Secret::duplicate);
-        let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
+        let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token).filter(|_| !is_lost));
         let access = match access {
             _ if is_of_another(sent.id_token.as_ref(), id_token.as_ref()) => Err(SUBJECT_CHANGED),
             // A client that gets tokens of its own takes them as they come: there is no user who could decide about it.
@@ -120,9 +133,9 @@ impl Received {
                     authorization_expire_time,
                     scopes: scopes.unwrap_or_else(asked),
                 };
-                (tokens, None)
+                (tokens, is_lost.then(|| REFRESH_TOKEN_INVALID.to_owned()))
             }
-            Err(reason) if rotated && !planted(PlantedBug::JudgedBeforeSealed) => {
+            Err(reason) if rotated && !is_lost && !planted(PlantedBug::JudgedBeforeSealed) => {
                 // The access token that there was may still be good, and the ID token belongs to it.
                 let tokens = OAuth2Material {
                     access_token: kept(&sent.access_token),
@@ -167,6 +180,10 @@ fn is_downgraded(sent: &OAuth2Material, received: &str) -> bool {
     let is_bound = BOUND_TYPES.iter().any(|bound| sent.token_type.eq_ignore_ascii_case(bound));
     sent.access_token.is_some() && is_bound && !sent.token_type.eq_ignore_ascii_case(received)
 }
+
+/// The message of the log about a refresh token that cannot be used.
+const UNUSABLE: &str = "a response to a refresh has a refresh token that cannot be used: it is not a text, has over 65536 characters, or \
+                        others than visible ASCII characters and blanks";
 
 /// The types of tokens that only a client can use that proves to have a key (RFC 9449, RFC 9200).
 const BOUND_TYPES: [&str; 3] = ["DPoP", "PoP", "mac"];

@@ -25,8 +25,10 @@ use crate::retry_after::retry_after;
 pub struct TokenResponse {
     pub status: StatusCode,
     pub access: Result<AccessToken, AccessFlaw>,
-    /// The refresh token. If there is none, the one that was sent stays good (RFC 6749 6).
+    /// The refresh token. If there is none, the one that was sent stays good (RFC 6749 6), unless the response loses it.
     pub refresh_token: Option<Secret>,
+    /// True if the response has a refresh token that cannot be used. The one that was sent may be spent all the same.
+    pub loses_refresh_token: bool,
     /// The time after which the user has to authorise again, if the server tells it: the rest of the authorisation, or else the time for which
     /// the refresh token is good.
     pub authorization_lifetime: Option<Duration>,
@@ -66,6 +68,8 @@ pub enum AccessFlaw {
          control characters"
     )]
     ScopeInvalid,
+    #[error("the token endpoint gave no usable answer: it has an error code that is not known beside its tokens")]
+    ErrorBeside,
 }
 
 /// The longest lifetime that is believed. A longer one means that the token does not expire.
@@ -96,7 +100,17 @@ struct Members(Map<String, Value>);
 /// # Errors
 /// The endpoint refused, or the response says neither.
 pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
-    read_as(response, |members| Some(members.tokens(response.status)))
+    let read = read_as(response, |members| Some(members.tokens(response.status)));
+    let Err(TokenFault::Refused { status, code, .. }) = &read else { return read };
+    if !is_success(*status) || code.is_known() {
+        return read;
+    }
+    // It may be no error at all. The refresh token beside it is in no other place.
+    let tokens = Members::of(response).map(|members| members.tokens(*status));
+    match tokens.filter(|tokens| tokens.access.is_ok() && tokens.refresh_token.is_some()) {
+        Some(tokens) => Ok(TokenResponse { access: Err(AccessFlaw::ErrorBeside), ..tokens }),
+        None => read,
+    }
 }
 
 /// Reads the response of a device authorisation endpoint (RFC 8628 3.2).
@@ -116,9 +130,14 @@ fn read_as<T>(response: &Response, success: impl FnOnce(Members) -> Option<T>) -
         return Err(TokenFault::Refused { status, code, retry_after });
     }
     match status {
-        StatusCode::OK | StatusCode::CREATED => members.and_then(success).ok_or(TokenFault::BodyMalformed { status }),
+        status if is_success(status) => members.and_then(success).ok_or(TokenFault::BodyMalformed { status }),
         status => Err(TokenFault::Status { status, retry_after }),
     }
+}
+
+/// Returns whether a response with a status may have tokens.
+fn is_success(status: StatusCode) -> bool {
+    [StatusCode::OK, StatusCode::CREATED].contains(&status)
 }
 
 /// Reads the response of a revocation endpoint.
@@ -151,6 +170,7 @@ impl AccessFlaw {
             AccessFlaw::TypeInvalid => "TOKEN_TYPE_INVALID",
             AccessFlaw::LifetimeInvalid => "EXPIRES_IN_INVALID",
             AccessFlaw::ScopeInvalid => "SCOPE_INVALID",
+            AccessFlaw::ErrorBeside => "TOKEN_REFUSED",
         }
     }
 }
@@ -158,20 +178,40 @@ impl AccessFlaw {
 // === impl Members ===
 
 impl Members {
-    /// The members of a JSON object, or of a form: some servers send one whatever they are asked for.
+    /// The members of a JSON object, or of a form: some servers send one whatever they are asked for, and some with a wrong media type.
     fn of(response: &Response) -> Option<Self> {
         let media_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if media_type.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded") {
-            let mut members = HashMap::new();
-            for (name, value) in form_urlencoded::parse(&response.body) {
-                // Neither of two values is sure to be the one that counts.
-                if members.insert(name.into_owned(), Value::from(value.into_owned())).is_some() {
-                    return None;
-                }
-            }
-            return Some(Members(members.into_iter().collect()));
+        let is_form = media_type.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
+        let text = std::str::from_utf8(&response.body).ok();
+        let is_object = text.is_some_and(|text| json::without_mark(text).trim_start().starts_with('{'));
+        if is_form && !is_object {
+            return Self::of_form(&response.body);
         }
-        json::read(std::str::from_utf8(&response.body).ok()?).ok().map(Members)
+        let text = text?;
+        match json::read(text) {
+            Ok(members) => Some(Members(members)),
+            Err(_) if is_object => None,
+            Err(_) => Self::of_unlabelled_form(text.trim_ascii()),
+        }
+    }
+
+    fn of_form(body: &[u8]) -> Option<Self> {
+        let mut members = HashMap::new();
+        for (name, value) in form_urlencoded::parse(body) {
+            // Neither of two values is sure to be the one that counts.
+            if members.insert(name.into_owned(), Value::from(value.into_owned())).is_some() {
+                return None;
+            }
+        }
+        Some(Members(members.into_iter().collect()))
+    }
+
+    /// The members of a form with tokens that has another media type. A page may have a link with tokens, but never without the characters that
+    /// a form does not have.
+    fn of_unlabelled_form(text: &str) -> Option<Self> {
+        let is_form = |byte: u8| byte.is_ascii_alphanumeric() || b"*-._~+%=&:/,@!$'()".contains(&byte);
+        let members = text.bytes().all(is_form).then(|| Self::of_form(text.as_bytes()))??;
+        members.0.contains_key("access_token").then_some(members)
     }
 
     fn error(&self) -> Option<ErrorCode> {
@@ -187,9 +227,16 @@ impl Members {
     fn tokens(mut self, status: StatusCode) -> TokenResponse {
         let told = |name: &&str| seconds(self.0.get(*name)?).ok().flatten();
         let authorization_lifetime = AUTHORIZATION_LIFETIMES.iter().find_map(told);
+        let is_replaced = match self.0.get("refresh_token") {
+            None | Some(Value::Null) => false,
+            Some(Value::String(token)) => !token.is_empty(),
+            Some(_) => true,
+        };
+        let refresh_token = self.token("refresh_token");
         TokenResponse {
             status,
-            refresh_token: self.token("refresh_token"),
+            loses_refresh_token: is_replaced && refresh_token.is_none(),
+            refresh_token,
             authorization_lifetime,
             id_token: self.token("id_token"),
             access: self.access(),

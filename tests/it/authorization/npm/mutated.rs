@@ -47,6 +47,7 @@ on_sqlite! {
             unusable(json!({ "token_type": "" }), "TOKEN_TYPE_INVALID"),
             unusable(json!({ "token_type": { "name": "Bearer" } }), "TOKEN_TYPE_INVALID"),
             unusable(json!({ "scope": 7 }), "SCOPE_INVALID"),
+            unusable(json!({ "refresh_token": 7 }), "REFRESH_TOKEN_INVALID"),
             (json!({ "page": "<h1>Please log in</h1>" }), Failure::AnswerLost, "BODY_MALFORMED"),
             (json!({ "status": 500 }), Failure::AnswerLost, "STATUS_UNEXPECTED"),
             (json!({ "members": { "error": "invalid_grant" } }), Failure::GrantRefused, "invalid_grant"),

@@ -107,6 +107,78 @@ fn the_refresh_token_is_kept_whatever_else_is_wrong() {
     }
 }
 
+/// One that is absent or empty says that the one that was sent stays.
+#[test]
+fn a_refresh_token_that_cannot_be_used_is_lost() {
+    let lost = |member: &str| {
+        let tokens = json(200, &format!(r#"{{"access_token": "a"{member}}}"#)).expect(member);
+        assert_eq!(tokens.access.unwrap().token.expose(), "a", "{member}");
+        (tokens.loses_refresh_token, tokens.refresh_token.map(|token| token.expose().to_owned()))
+    };
+    for stays in ["", r#", "refresh_token": null"#, r#", "refresh_token": """#] {
+        assert_eq!(lost(stays), (false, None), "{stays}");
+    }
+    assert_eq!(lost(r#", "refresh_token": "r2""#), (false, Some("r2".to_owned())));
+    let long = format!("\"{}\"", "r".repeat(200 << 10));
+    for value in ["7", "false", "{}", r#"["r2"]"#, r#""r\u0000""#, r#""r\u00e4""#, &*long] {
+        assert_eq!(lost(&format!(r#", "refresh_token": {value}"#)), (true, None), "{value:.40}");
+    }
+    let form = |body| read(&response(200, "application/x-www-form-urlencoded", body)).unwrap().loses_refresh_token;
+    assert!(form("access_token=a&refresh_token=r%00") && !form("access_token=a&refresh_token=&scope=a"));
+}
+
+#[test]
+fn a_wrong_media_type_costs_no_tokens() {
+    let json = r#"{"access_token": "a1", "refresh_token": "r1"}"#;
+    let form = "access_token=a1&refresh_token=r1&expires_in=60";
+    for (media_type, body) in [
+        ("application/x-www-form-urlencoded", json),
+        ("application/x-www-form-urlencoded", &*format!("\u{feff}\n{json}")),
+        ("text/html; charset=utf-8", json),
+        ("application/json", form),
+        ("text/plain", &*format!("{form}\r\n")),
+        ("text/html", form),
+    ] {
+        let tokens = read(&response(200, media_type, body)).expect(body);
+        let found = (tokens.access.unwrap().token, tokens.refresh_token.unwrap());
+        assert_eq!((found.0.expose(), found.1.expose()), ("a1", "r1"), "{media_type}: {body}");
+    }
+    for body in [
+        r#"<a href="/x?a=1&access_token=hunter2&b=2">"#,
+        "Log in & read access_token=hunter2",
+        "refresh_token=r1&scope=a",
+        "access_token=a&access_token=b",
+        "{access_token=a1}",
+    ] {
+        for media_type in ["text/html", "text/plain", "application/json"] {
+            let fault = read(&response(200, media_type, body)).expect_err(body);
+            assert_eq!(fault.reason(), "BODY_MALFORMED", "{media_type}: {body}");
+        }
+    }
+}
+
+/// A known code is believed, whatever is beside it.
+#[test]
+fn the_refresh_token_beside_an_error_code_that_is_not_known_is_kept() {
+    for error in [r#""hunter2""#, "false", "0", r#"{"code": 0}"#] {
+        let body = format!(r#"{{"error": {error}, "access_token": "a", "refresh_token": "r2"}}"#);
+        let tokens = json(200, &body).expect(&body);
+        assert_eq!(tokens.refresh_token.unwrap().expose(), "r2", "{body}");
+        assert_eq!(tokens.access.unwrap_err(), AccessFlaw::ErrorBeside, "{body}");
+        for status in [302, 400, 500] {
+            assert_eq!(json(status, &body).unwrap_err().reason(), "TOKEN_REFUSED", "{status} {body}");
+        }
+    }
+    for body in [
+        r#"{"error": "invalid_grant", "access_token": "a", "refresh_token": "r2"}"#,
+        r#"{"error": "hunter2", "refresh_token": "r2"}"#,
+        r#"{"error": "hunter2", "access_token": "a"}"#,
+        r#"{"error": "hunter2", "access_token": "a", "refresh_token": 7}"#,
+    ] {
+        assert!(matches!(json(200, body), Err(TokenFault::Refused { .. })), "{body}");
+    }
+}
+
 /// An operator sees which member is wrong and why, and never its value.
 #[test]
 fn a_flaw_names_its_member() {
