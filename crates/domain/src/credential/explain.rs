@@ -186,7 +186,7 @@ impl Credential {
                 Held { obstacle: Some(Precondition::ReauthRequired.as_str()), next_step: self.renewal(), text }
             }
             RefreshHold::BackOff { reason, until } => {
-                waits(UPSTREAM_UNAVAILABLE, format!("the provider could not be asked ({reason}); {}", again(until)))
+                waits(UPSTREAM_UNAVAILABLE, format!("the provider has given no new token ({reason}); {}", again(until)))
             }
             RefreshHold::Repeat { reason, until, accepted_until } => {
                 let again = again(until);

@@ -232,7 +232,8 @@ fn delay_of(reason: &str) -> String {
     match reason {
         CIRCUIT_OPEN => format!("the token endpoint did not answer several requests in a row ({reason})"),
         PROVIDER_PAUSE => format!("the provider asked for a pause ({reason}), and no refresh is sent before it ends"),
-        _ => format!("the provider could not be asked for a new token ({reason})"),
+        // It may not have been asked, or have answered without tokens that can be used.
+        _ => format!("the provider has given no new token yet ({reason})"),
     }
 }
 
