@@ -187,7 +187,7 @@ on_both! {
         }
     }
 
-    /// However short its tokens live, the provider is not asked again and again for one that is not used.
+    /// The provider is not asked again and again for a credential that is not used.
     async fn tokens_that_live_for_a_second_are_replaced_once_a_minute(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |config| config.refresh.ahead = true).await;

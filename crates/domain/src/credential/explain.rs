@@ -160,7 +160,7 @@ impl Credential {
         Explanation { obstacle: None, next_step, text: parts.join("; ") }
     }
 
-    /// What it lacks to be refreshed, for people.
+    /// The lack that keeps it from being refreshed, for people.
     fn lacking(&self) -> &'static str {
         match (self.refreshable, self.connection.is_some()) {
             (true, _) => "there is no connection through which it could be replaced",
