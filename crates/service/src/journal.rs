@@ -149,7 +149,7 @@ impl Journal {
     /// The file was altered, or belongs to another deployment.
     pub(crate) async fn read<E: DeserializeOwned>(&self, key: &DataKey, id: Uuid) -> Result<Option<E>> {
         if let Some(sealed) = self.text(id, WHOLE).await? {
-            return self.opened(key, id, &sealed).map(Some).map_err(|cause| self.unreadable(id, WHOLE, cause));
+            return self.opened(key, id, &sealed).map(Some).map_err(|cause| self.unreadable(id, WHOLE, &cause));
         }
         let Some(sealed) = self.text(id, LEFT).await? else { return Ok(None) };
         let opened = self.opened(key, id, &sealed).ok();
@@ -169,7 +169,7 @@ impl Journal {
     }
 
     /// Names a file that cannot be read in the log, and makes the error for it.
-    fn unreadable(&self, id: Uuid, ending: &str, cause: impl std::fmt::Display) -> Error {
+    fn unreadable(&self, id: Uuid, ending: &str, cause: &dyn std::fmt::Display) -> Error {
         let (path, journal) = (path(&self.directory, id, ending), self.purpose);
         let file = path.display();
         tracing::error!(%file, journal, %cause, "a file of a journal (refresh.journal) cannot be read, and stays: its tokens are not stored");
@@ -194,7 +194,7 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             // A text that was cut or altered does not open.
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-            Err(error) => Err(self.unreadable(id, ending, error)),
+            Err(error) => Err(self.unreadable(id, ending, &error)),
         }
     }
 }
