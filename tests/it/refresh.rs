@@ -172,15 +172,36 @@ on_both! {
 
     /// The schedule refreshes them, without a call.
     async fn tokens_are_replaced_ahead_of_their_expiry(backend: Backend) {
-        let server = TestServer::start_with(backend, |config| config.refresh.ahead = true).await;
-        let options = ProviderOptions { lifetime: Duration::from_secs(3), ..ProviderOptions::default() };
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |config| config.refresh.ahead = true).await;
+        let options = ProviderOptions { lifetime: Duration::from_secs(90), clock: Arc::clone(&clock) as _, ..ProviderOptions::default() };
         let world = World::on(&server, options).await;
         let grants = [world.good("ada").await, world.good("bob").await];
-        eventually("each is refreshed twice", || grants.iter().all(|grant| world.provider.exchanges(grant.family) >= 2)).await;
+        for count in 1..=2 {
+            // Half of the lifetime.
+            clock.advance(Duration::from_secs(45));
+            eventually("each is refreshed", || grants.iter().all(|grant| world.provider.exchanges(grant.family) == count)).await;
+        }
         for grant in &grants {
             assert_eq!(world.provider.reuses(grant.family), 0);
             assert!(world.facts(&grant.credential).await.last_refresh_time.is_some());
         }
+    }
+
+    /// The provider is not asked again and again for a credential that is not used.
+    async fn tokens_that_live_for_a_second_are_replaced_once_a_minute(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |config| config.refresh.ahead = true).await;
+        let options = ProviderOptions { lifetime: Duration::from_secs(1), clock: Arc::clone(&clock) as _, ..ProviderOptions::default() };
+        let world = World::on(&server, options).await;
+        let grant = world.expired("ada").await;
+        eventually("it is refreshed", || world.provider.exchanges(grant.family) == 1).await;
+        clock.advance(Duration::from_secs(50));
+        // The schedule looks each second.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(world.provider.exchanges(grant.family), 1);
+        clock.advance(Duration::from_secs(10));
+        eventually("it is refreshed again", || world.provider.exchanges(grant.family) == 2).await;
     }
 
     async fn relabelling_costs_no_refresh(server) {

@@ -149,11 +149,10 @@ impl Journal {
     /// The file was altered, or belongs to another deployment.
     pub(crate) async fn read<E: DeserializeOwned>(&self, key: &DataKey, id: Uuid) -> Result<Option<E>> {
         if let Some(sealed) = self.text(id, WHOLE).await? {
-            let broken = || Error::internal(format!("the entry {id} of the journal of {} does not open", self.purpose));
-            return self.opened(key, id, &sealed).ok_or_else(broken).map(Some);
+            return self.opened(key, id, &sealed).map(Some).map_err(|cause| self.unreadable(id, WHOLE, &cause));
         }
         let Some(sealed) = self.text(id, LEFT).await? else { return Ok(None) };
-        let opened = self.opened(key, id, &sealed);
+        let opened = self.opened(key, id, &sealed).ok();
         if opened.is_none() {
             tracing::warn!(entry.id = %id, "an entry of a journal was not finished, and is removed");
             self.remove(id).await;
@@ -161,9 +160,20 @@ impl Journal {
         Ok(opened)
     }
 
-    fn opened<E: DeserializeOwned>(&self, key: &DataKey, id: Uuid, sealed: &str) -> Option<E> {
-        let bytes = key.open_token(&[self.purpose.as_bytes(), id.as_bytes()], sealed)?;
-        serde_json::from_slice(&bytes).ok()
+    /// The entry of a sealed text, or why it cannot be read. The error of what is in it would show parts of it.
+    fn opened<E: DeserializeOwned>(&self, key: &DataKey, id: Uuid, sealed: &str) -> Result<E, &'static str> {
+        let bytes = key.open_token(&[self.purpose.as_bytes(), id.as_bytes()], sealed);
+        let bytes =
+            bytes.ok_or("it does not open: it was altered, cut or renamed, or another deployment has sealed it")?;
+        serde_json::from_slice(&bytes).map_err(|_| "it opens, and has no entry that this release can read")
+    }
+
+    /// Names a file that cannot be read in the log, and makes the error for it.
+    fn unreadable(&self, id: Uuid, ending: &str, cause: &dyn std::fmt::Display) -> Error {
+        let (path, journal) = (path(&self.directory, id, ending), self.purpose);
+        let file = path.display();
+        tracing::error!(%file, journal, %cause, "a file of a journal (refresh.journal) cannot be read, and stays: its tokens are not stored");
+        Error::internal(format!("{file}: {cause}"))
     }
 
     /// Removes an entry. One that cannot be removed is found to be committed later.
@@ -183,7 +193,8 @@ impl Journal {
         match tokio::fs::read(path(&self.directory, id, ending)).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             // A text that was cut or altered does not open.
-            read => read.map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())).map_err(Error::internal),
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) => Err(self.unreadable(id, ending, &error)),
         }
     }
 }

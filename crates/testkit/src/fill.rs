@@ -214,6 +214,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         refresh_failure_count: 0,
         failure_class: None,
         failure_reason: String::new(),
+        failure_connection_version: None,
         next_refresh_time: None,
         refresh_token_kept_count: 0,
         refresh_token_kept_time: None,

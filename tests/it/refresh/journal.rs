@@ -5,7 +5,7 @@ use std::time::Duration;
 use jackfield_api::v1;
 use jackfield_testkit::data::SecretUrl;
 use jackfield_testkit::provider::Gate;
-use jackfield_testkit::{Backend, HaProxy, ProviderFault, ProviderOptions, Proxy, TestServer, on_both, postgres};
+use jackfield_testkit::{Backend, HaProxy, ProviderFault, ProviderOptions, Proxy, TestServer, logs, on_both, postgres};
 use tokio::time::timeout;
 use tonic::Code;
 use uuid::Uuid;
@@ -116,6 +116,29 @@ mod postgres_back {
 }
 
 on_both! {
+    /// The operator has to know which file it is. It keeps nothing else from being done.
+    async fn an_entry_that_cannot_be_read_is_named(server) {
+        let mut server = server;
+        let files = ["refreshes", "authorizations"].map(|of| {
+            server.data_dir().join("journal").join(of).join(format!("{}.sealed", Uuid::now_v7()))
+        });
+        for file in &files {
+            std::fs::write(file, "an entry that was altered").unwrap();
+        }
+        server.restart().await;
+        for file in &files {
+            let of_file = file.display().to_string();
+            eventually("it is named", || {
+                logs::text().lines().any(|line| line.contains(&of_file) && line.contains("it was altered"))
+            })
+            .await;
+            assert!(file.exists(), "it may be put right");
+        }
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.issue(&grant.credential).await.unwrap();
+    }
+
     /// Nothing can be read from the beginning of an entry.
     async fn an_entry_that_was_not_finished_is_removed(server) {
         let mut server = server;

@@ -11,6 +11,8 @@ use tonic::Code;
 
 use super::world::{World, eventually, refused};
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
 /// A status with a pause of 30 s.
 fn status_with_pause(status: u16) -> ProviderFault {
     let headers = vec![("retry-after", "30".to_owned())];
@@ -64,6 +66,38 @@ on_both! {
         world.set_secrets(&["client-secret-1", "another"]).await;
         world.issue(&another.credential).await.unwrap();
         assert_eq!(world.provider.requests().len(), 2);
+    }
+
+    /// The credential whose request was answered with the pause has it in its facts, which outlast the server.
+    async fn a_change_of_the_connection_ends_the_wait_of_a_credential(server) {
+        let mut server = server;
+        let mut world = World::on(&server, ProviderOptions::default()).await;
+        let [ada, bob] = [world.expired("ada").await, world.expired("bob").await];
+        world.provider.fail([ProviderFault::too_many(HOUR), ProviderFault::too_many(HOUR)]);
+        refused(world.issue(&ada.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        server.restart().await;
+        world.client = server.client("alpha");
+        refused(world.issue(&ada.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        refused(world.refresh(&ada.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        refused(world.issue(&bob.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        assert_eq!(world.provider.requests().len(), 2, "the second server learns of it from the second credential");
+
+        world.set_secrets(&["client-secret-1", "another"]).await;
+        for grant in [&ada, &bob] {
+            let explained = world.explain(&grant.credential).await;
+            let expected = (v1::ErrorReason::Unspecified, v1::NextStep::None);
+            assert_eq!((explained.obstacle(), explained.next_step()), expected, "{explained:?}");
+        }
+        world.provider.fail([ProviderFault::too_many(HOUR)]);
+        refused(world.issue(&ada.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        refused(world.refresh(&ada.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        assert_eq!(world.provider.requests().len(), 3, "the wait after the change holds");
+
+        world.set_secrets(&["client-secret-1"]).await;
+        let issued = world.issue(&ada.credential).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(ada.family).unwrap().access_token);
+        world.refresh(&bob.credential).await.unwrap();
+        assert_eq!(world.provider.requests().len(), 5);
     }
 
     /// A status of itself asks for none: other credentials are refreshed.

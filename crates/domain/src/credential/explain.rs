@@ -117,10 +117,10 @@ impl Credential {
             },
             (false, None) if !self.refreshes() => {
                 let text = match self.has_token() {
-                    true => "the access token has expired, and there is no refresh token and connection to replace it",
-                    false => "there are no tokens",
+                    true => format!("the access token has expired, and {}", self.lacking()),
+                    false => "there are no tokens".to_owned(),
                 };
-                refused(Precondition::ReauthRequired, self.renewal(), text)
+                refused(Precondition::ReauthRequired, self.renewal(), &text)
             }
             (false, None) => {
                 let text = match outlook {
@@ -141,9 +141,7 @@ impl Credential {
         let mut parts = Vec::new();
         let mut next_step = match self.expire_time.filter(|_| !self.refreshes()) {
             Some(expiry) => {
-                parts.push(format!(
-                    "a token is issued until {expiry}, and there is no refresh token and connection to replace it"
-                ));
+                parts.push(format!("a token is issued until {expiry}, and {}", self.lacking()));
                 self.renewal()
             }
             None => {
@@ -175,6 +173,15 @@ impl Credential {
         Explanation { obstacle: None, next_step, text: parts.join("; ") }
     }
 
+    /// The lack that keeps it from being refreshed, for people.
+    fn lacking(&self) -> &'static str {
+        match (self.refreshable, self.connection.is_some()) {
+            (true, _) => "there is no connection through which it could be replaced",
+            (false, true) => "there is no refresh token to replace it",
+            (false, false) => "there is neither a refresh token nor a connection to replace it",
+        }
+    }
+
     /// The step that gives new material to a credential which has none that can be used.
     fn renewal(&self) -> NextStep {
         if self.can_be_authorized() { NextStep::Reauthorize } else { NextStep::StoreMaterial }
@@ -197,7 +204,7 @@ impl Credential {
                 Held { obstacle: Some(Precondition::ReauthRequired.as_str()), next_step: self.renewal(), text }
             }
             RefreshHold::BackOff { reason, until } => {
-                waits(UPSTREAM_UNAVAILABLE, format!("the provider could not be asked ({reason}); {}", again(until)))
+                waits(UPSTREAM_UNAVAILABLE, format!("the provider has given no new token ({reason}); {}", again(until)))
             }
             RefreshHold::Repeat { reason, until, accepted_until } => {
                 let again = again(until);

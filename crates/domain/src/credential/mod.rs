@@ -101,6 +101,9 @@ pub struct Credential {
     /// The reason of the last failure; empty if the last refresh did not fail.
     #[serde(default, skip_serializing_if = "is_default")]
     pub failure_reason: String,
+    /// The version of the connection through which the last attempt failed. `None`: it is not known, or the last refresh did not fail.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub failure_connection_version: Option<i64>,
     /// The time at which the token is refreshed, or a refresh that failed is tried again. `None`: the server does not refresh it by itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub next_refresh_time: Option<Timestamp>,
@@ -227,7 +230,7 @@ impl Credential {
 
     /// Forgets failures of refreshes.
     pub fn forget_failures(&mut self) {
-        (self.refresh_failure_count, self.failure_class) = (0, None);
+        (self.refresh_failure_count, self.failure_class, self.failure_connection_version) = (0, None, None);
         self.failure_reason.clear();
     }
 

@@ -62,11 +62,15 @@ const UNKNOWN_LIFETIME: Duration = Duration::from_secs(50 * 60);
 const LEAST_AHEAD: Duration = Duration::from_secs(40 * 60);
 /// The age that a token has at the least when it is refreshed, if that is less than half of its lifetime.
 const LEAST_AGE: Duration = Duration::from_secs(20 * 60);
+/// The age at which a token is refreshed that lives shorter than that. Its credential may be one that is not used, and its provider is not
+/// asked every second for it: who needs a token meanwhile asks.
+const SHORT_LIFETIME: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(2 * 60);
 
 /// The time at which a token is refreshed that was got at a time: 40 minutes before it expires, or a fifth of its lifetime if that is more; but
-/// not in its first 20 minutes, or the first half of its lifetime if that is less. It varies by a tenth between credentials, so that those that
+/// not in its first 20 minutes, or the first half of its lifetime if that is less. One that lives shorter than a minute is refreshed when it is a
+/// minute old, and one that has expired already at once. It varies by a tenth between credentials, so that those that
 /// were refreshed together do not stay so.
 pub fn refresh_time(credential: CredentialId, got: Timestamp, expiry: Option<Timestamp>) -> Timestamp {
     let age = match expiry {
@@ -74,7 +78,10 @@ pub fn refresh_time(credential: CredentialId, got: Timestamp, expiry: Option<Tim
             let lifetime = Duration::from_micros(u64::try_from(expiry.0.saturating_sub(got.0)).unwrap_or_default());
             let latest = lifetime.saturating_sub(LEAST_AHEAD.max(lifetime / 5));
             // A provider may hand out the same token again, with the rest of its lifetime: half of that would soon be nothing.
-            latest.max(LEAST_AGE.min(lifetime / 2)).max(LEAST_VALIDITY.min(lifetime))
+            match !lifetime.is_zero() && lifetime < SHORT_LIFETIME {
+                true => SHORT_LIFETIME,
+                false => latest.max(LEAST_AGE.min(lifetime / 2)),
+            }
         }
         None => UNKNOWN_LIFETIME,
     };
@@ -120,6 +127,9 @@ mod tests {
             (Some(3_000), 1_200),
             (Some(1_000), 500),
             (Some(600), 300),
+            (Some(60), 30),
+            (Some(59), 60),
+            (Some(1), 60),
             (Some(0), 0),
             (None, 3_000),
         ] {

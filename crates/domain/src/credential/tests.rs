@@ -104,6 +104,18 @@ fn a_token_that_nothing_replaces_is_said_to_die() {
     assert_eq!((said.obstacle, said.next_step), (None, NextStep::Reauthorize));
     assert!(said.text.contains(&Timestamp(10).to_string()), "{}", said.text);
     assert!(explained(&dying, 10).obstacle.is_some());
+    let unconnected = Credential { connection: None, ..dying.clone() };
+    let with_token = Credential { refreshable: true, ..unconnected.clone() };
+    for (credential, lacking) in [
+        (&dying, "there is no refresh token to replace it"),
+        (&unconnected, "neither a refresh token nor a connection"),
+        (&with_token, "there is no connection through which"),
+    ] {
+        for now in [1, 10] {
+            let said = explained(credential, now);
+            assert!(said.text.contains(lacking), "{}", said.text);
+        }
+    }
     let replaced = Credential { refreshable: true, ..dying };
     assert_eq!(explained(&replaced, 1).next_step, NextStep::None);
 }

@@ -422,6 +422,7 @@ pub(super) fn to_message(credential: Credential) -> pb::Credential {
         refresh_failure_count,
         failure_class,
         failure_reason,
+        failure_connection_version: _,
         next_refresh_time,
         refresh_token_kept_count: _,
         refresh_token_kept_time: _,

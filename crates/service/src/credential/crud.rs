@@ -184,6 +184,7 @@ impl Services {
             refresh_failure_count: 0,
             failure_class: None,
             failure_reason: String::new(),
+            failure_connection_version: None,
             next_refresh_time: None,
             refresh_token_kept_count: 0,
             refresh_token_kept_time: None,

@@ -315,6 +315,7 @@ impl Services {
         };
         // A probe that was not sent leaves its place before its end is written, which may take long.
         drop(admission);
+        let failure = Failure { connection_version: Some(plan.connection.meta.version), ..failure };
         plan.note(&failure, self.now());
         reached(plan.credential.id, Step::Failed).await;
         match self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await? {

@@ -437,6 +437,7 @@ fn note(credential: &mut Credential, failure: &Failure, now: Timestamp) {
     credential.refresh_failure_count = credential.refresh_failure_count.saturating_add(1);
     credential.failure_class = Some(failure.class);
     credential.failure_reason = failure.reason.clone();
+    credential.failure_connection_version = failure.connection_version;
     let (state, is_final) = match failure.class {
         FailureClass::Permanent => (CredentialState::NeedsReauth, true),
         FailureClass::Indeterminate => (CredentialState::Indeterminate, true),

@@ -39,6 +39,8 @@ pub(crate) struct Failure {
     pub(super) pause: Option<Duration>,
     /// The status of the response, if there was one.
     pub(super) status: Option<u16>,
+    /// The version of the connection through which the attempt was made, if that is known.
+    pub(super) connection_version: Option<i64>,
 }
 
 /// The wait before a refresh is scheduled again that cannot be attempted as things are.
@@ -205,7 +207,8 @@ impl Failure {
     }
 
     fn new(outcome: RefreshOutcome, class: FailureClass, reason: String, retry_after: Duration) -> Self {
-        Failure { outcome, class, reason, retry_after, refuses_client: false, pause: None, status: None }
+        let (refuses_client, pause, status, connection_version) = (false, None, None, None);
+        Failure { outcome, class, reason, retry_after, refuses_client, pause, status, connection_version }
     }
 }
 
@@ -229,7 +232,8 @@ fn delay_of(reason: &str) -> String {
     match reason {
         CIRCUIT_OPEN => format!("the token endpoint did not answer several requests in a row ({reason})"),
         PROVIDER_PAUSE => format!("the provider asked for a pause ({reason}), and no refresh is sent before it ends"),
-        _ => format!("the provider could not be asked for a new token ({reason})"),
+        // It may not have been asked, or have answered without tokens that can be used.
+        _ => format!("the provider has given no new token yet ({reason})"),
     }
 }
 

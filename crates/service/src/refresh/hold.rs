@@ -38,9 +38,9 @@ pub(super) const PROVIDER_PAUSE: &str = "PROVIDER_PAUSE";
 // === impl Hold ===
 
 impl Hold {
-    /// The hold that a credential has in itself.
-    pub(super) fn of_credential(credential: &Credential, now: Timestamp) -> Option<Self> {
-        if let Some(failure) = last_failure(credential, now) {
+    /// The hold that a credential has in itself. Its connection has a version now, if that is known.
+    pub(super) fn of_credential(credential: &Credential, connection: Option<i64>, now: Timestamp) -> Option<Self> {
+        if let Some(failure) = last_failure(credential, connection, now) {
             return Some(Hold::Failed(failure));
         }
         match credential.state {
@@ -77,13 +77,18 @@ impl Hold {
 }
 
 /// The last failure of a credential, if no attempt may be made now.
-fn last_failure(credential: &Credential, now: Timestamp) -> Option<Failure> {
+fn last_failure(credential: &Credential, connection: Option<i64>, now: Timestamp) -> Option<Failure> {
     let class = credential.failure_class?;
     let wait = credential.next_refresh_time.map(|time| time.0.saturating_sub(now.0)).unwrap_or_default();
     let retry_after = Duration::from_micros(u64::try_from(wait).unwrap_or_default());
     let blocks = match class {
         FailureClass::Permanent | FailureClass::Indeterminate => true,
-        FailureClass::Transient => !retry_after.is_zero(),
+        // A change of the connection may be the remedy, and a pause was asked of the client before it.
+        FailureClass::Transient => {
+            let failed = credential.failure_connection_version;
+            let is_other = failed.is_some_and(|failed| connection.is_some_and(|connection| connection != failed));
+            !retry_after.is_zero() && !is_other
+        }
         // The budget of the connection knows whether it is still the same.
         FailureClass::Connection => false,
     };
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_failure_holds_until_its_wait_is_over_or_for_good() {
-        let held = |class, second: i64| Hold::of_credential(&credential(class), Timestamp(second * 1_000_000));
+        let held = |class, second: i64| Hold::of_credential(&credential(class), None, Timestamp(second * 1_000_000));
         assert!(held(None, 1).is_none());
         assert!(held(Some(FailureClass::Connection), 1).is_none(), "the connection may be another one");
         let rest = |hold| match hold {
@@ -126,13 +131,29 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_the_connection_ends_a_wait() {
+        let held = |class, failed, connection| {
+            let credential = Credential { failure_connection_version: failed, ..credential(Some(class)) };
+            Hold::of_credential(&credential, connection, Timestamp(4_000_000)).is_some()
+        };
+        assert!(held(FailureClass::Transient, Some(3), Some(3)));
+        assert!(!held(FailureClass::Transient, Some(3), Some(4)));
+        for (failed, connection) in [(None, Some(4)), (Some(3), None), (None, None)] {
+            assert!(held(FailureClass::Transient, failed, connection), "it is not known to have changed");
+        }
+        for class in [FailureClass::Permanent, FailureClass::Indeterminate] {
+            assert!(held(class, Some(3), Some(4)), "{class:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_refreshed_is_held() {
         let now = Timestamp(1);
         let unconnected = Credential { connection: None, ..credential(None) };
-        assert!(matches!(Hold::of_credential(&unconnected, now), Some(Hold::NoConnection)));
+        assert!(matches!(Hold::of_credential(&unconnected, None, now), Some(Hold::NoConnection)));
         let without = Credential { refreshable: false, ..credential(None) };
-        assert!(matches!(Hold::of_credential(&without, now), Some(Hold::NoRefreshToken)));
+        assert!(matches!(Hold::of_credential(&without, None, now), Some(Hold::NoRefreshToken)));
         let revoked = Credential { state: CredentialState::Revoked, ..credential(None) };
-        assert!(matches!(Hold::of_credential(&revoked, now), Some(Hold::NotValid(CredentialState::Revoked))));
+        assert!(matches!(Hold::of_credential(&revoked, None, now), Some(Hold::NotValid(CredentialState::Revoked))));
     }
 }

@@ -39,13 +39,13 @@ impl Services {
         let now = self.now();
         let has_open = attempts.first().is_some_and(|made| made.end.is_none());
         let is_under_way = has_open || self.is_refreshing(tenant, credential.id);
-        let own = Hold::of_credential(credential, now).and_then(|hold| shown(hold, now));
+        let held = |connection| Hold::of_credential(credential, connection, now).and_then(|hold| shown(hold, now));
         let Some(connection) = credential.connection.filter(|_| credential.refreshes()) else {
-            return Ok(RefreshOutlook { hold: own.filter(is_final), next: None, is_under_way });
+            return Ok(RefreshOutlook { hold: held(None).filter(is_final), next: None, is_under_way });
         };
         let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
         // The first is the one that is shown.
-        let mut holds = match own {
+        let mut holds = match held(Some(connection.meta.version)) {
             Some(hold) if is_final(&hold) => vec![hold],
             own => {
                 let others = self.refresh_holds(tenant, credential, &connection, now).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::connection::Connection;
-use jackfield_domain::credential::{Credential, RefreshOutcome};
+use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_upstream::oauth::Grant;
@@ -36,7 +36,8 @@ pub(super) struct Plan {
 impl Services {
     /// Everything that a refresh needs, or the reason why there can be none.
     pub(super) async fn refresh_plan(&self, tenant: TenantId, credential: Credential) -> Result<Plan, RefreshError> {
-        if let Some(mut hold) = Hold::of_credential(&credential, self.now()) {
+        let present = self.refresh_connection_version(tenant, &credential).await?;
+        if let Some(mut hold) = Hold::of_credential(&credential, present, self.now()) {
             if let Hold::Failed(failure) = &mut hold
                 && let Some(connection) = credential.connection
             {
@@ -57,6 +58,19 @@ impl Services {
         match endpoint.rest() {
             Some(rest) => Err(Hold::Silent(rest).into_error(&credential)),
             None => Ok(Plan { tenant, credential, connection, client, version, budget, endpoint }),
+        }
+    }
+
+    /// The version of the connection of a credential that waits after a failure; `None` if it ends no wait.
+    async fn refresh_connection_version(&self, tenant: TenantId, credential: &Credential) -> Result<Option<i64>> {
+        let may_end = credential.failure_class == Some(FailureClass::Transient)
+            && credential.failure_connection_version.is_some();
+        match credential.connection.filter(|_| may_end) {
+            Some(connection) => {
+                let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
+                Ok(Some(connection.meta.version))
+            }
+            None => Ok(None),
         }
     }
 }
