@@ -19,7 +19,7 @@ on_both! {
     /// The access token is good until it expires.
     async fn the_refresh_token_before_is_not_sent_again(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
-        let values = [json!(7), json!(false), json!({ "token": "r" }), json!("r\u{0}"), json!("r".repeat(200 << 10))];
+        let values = [json!(7), json!(true), json!({ "token": "r" }), json!("r\u{0}"), json!("r".repeat(200 << 10))];
         for (number, value) in values.into_iter().enumerate() {
             let grant = world.expired(&format!("ada-{number}")).await;
             let sent = world.provider.requests().len();

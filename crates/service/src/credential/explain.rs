@@ -9,7 +9,7 @@ use jackfield_domain::{Error, Resource, Result, Timestamp};
 use jackfield_store::IssuableCredential;
 
 use crate::caller::Caller;
-use crate::refresh::KEPT_ATTEMPTS;
+use crate::refresh::{ALL_ATTEMPTS, KEPT_ATTEMPTS};
 use crate::services::Services;
 
 /// A credential with an explanation of its state.
@@ -35,7 +35,7 @@ impl Services {
         let found = read.credential_fetch_issuable(tenant, &CredentialRef::Ref(reference.clone())).await?;
         let found = found.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
         let IssuableCredential { credential, connector_enabled, connection_active, material: _ } = found;
-        let attempts = read.refresh_attempts(tenant, credential.id, KEPT_ATTEMPTS).await?;
+        let mut attempts = read.refresh_attempts(tenant, credential.id, ALL_ATTEMPTS).await?;
         let parents = ParentStates {
             connector_enabled: connector_enabled == Some(true),
             connection_active: credential.connection.map(|_| connection_active == Some(true)),
@@ -47,6 +47,7 @@ impl Services {
             // Nothing is refreshed.
             ParentStates { .. } => RefreshOutlook::default(),
         };
+        attempts.truncate(KEPT_ATTEMPTS as usize);
         let explanation = credential.explain(parents, &outlook, self.now());
         let next_attempt = outlook.next;
         Ok(ExplainedCredential { credential: self.settled(credential), explanation, next_attempt, attempts })

@@ -46,6 +46,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// The validity that a token must have left to be issued without a refresh before, in microseconds.
 const LEAST_VALIDITY_MICROS: i64 = LEAST_VALIDITY.as_micros() as i64;
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The wait before a caller asks again for whom several refreshes have brought no token that is good for long enough.
+const RENEWED_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 // === impl Services ===
 
@@ -94,9 +96,11 @@ impl Services {
             let until = self.now().plus_micros(min_validity_micros);
             let is_enough = waits == MOST_WAITS || exchanges == MOST_EXCHANGES;
             if is_enough || !self.is_to_be_refreshed(credential, min_validity_micros) {
+                // What the provider issues is not known if callers have stored other tokens all the time.
+                let is_undecided = is_enough && exchanges < MOST_EXCHANGES && !expected.is_good(until);
                 match credential.refreshes() {
-                    true if runs_out(credential.expire_time, self.now()) => {
-                        let still = RefreshError::InProgress { retry_after: RETRY_AFTER };
+                    true if is_undecided || runs_out(credential.expire_time, self.now()) => {
+                        let still = RefreshError::InProgress { retry_after: RENEWED_RETRY_AFTER };
                         return Err(still.to_error(&expected));
                     }
                     true => check_lifetime(credential.id, credential.expire_time, until)?,

@@ -63,6 +63,8 @@ pub(super) struct Sending {
     pub(super) tokens: OAuth2Material,
     /// The longest time that this request may take.
     limit: Duration,
+    /// The time from which on it counts, if the provider accepts the refresh token for some time only.
+    limited: Option<Instant>,
     /// True if the same tokens were sent before, under the same lease.
     is_repeat: bool,
     /// True if the refresh token is that of the alternate.
@@ -137,11 +139,16 @@ impl Services {
                     }
                 }
                 Begun::Lost { failure, attempt, version } => {
-                    self.shared.gauge_sources.refresh_ended(failure.outcome);
                     let ended = Ended { attempt, version, create_time: plan.credential.meta.create_time };
                     // Not in the transaction of the lease, which is locked after the credential.
-                    self.refresh_note(tenant, id, &ended, &failure).await?;
-                    return Err(RefreshError::Failed(failure));
+                    if self.refresh_note(tenant, id, &ended, &failure).await? {
+                        self.shared.gauge_sources.refresh_ended(failure.outcome);
+                        return Err(RefreshError::Failed(failure));
+                    }
+                    // Its server was only slow, and has reported since what became of it.
+                    if Instant::now() >= until {
+                        return Err(RefreshError::InProgress { retry_after: Duration::from_secs(1) });
+                    }
                 }
                 Begun::Changed | Begun::Busy => {
                     drop((place, admission));
@@ -184,6 +191,7 @@ impl Services {
                         started,
                         tokens,
                         limit: self.shared.refreshes.settings.timeout,
+                        limited: None,
                         is_repeat: false,
                         is_alternate: false,
                         left_open: 0,
@@ -232,10 +240,10 @@ impl Services {
         if let Some(open) = earlier.open().find(is_unasked) {
             return Ok(Begun::Unasked(open.id));
         }
-        let time = txn.time().await?;
+        let (read, time) = (Instant::now(), txn.time().await?);
         match earlier.resend(time) {
             Resend::Free => {}
-            Resend::Within(limit) => sending.limit = sending.limit.min(limit),
+            Resend::Within(limit) => (sending.limit, sending.limited) = (sending.limit.min(limit), Some(read)),
             Resend::Lost { attempt, reason } => {
                 let (failure, version) = (Failure::unknown(&reason), sending.version);
                 return Ok(Begun::Lost { failure, attempt, version });
@@ -272,7 +280,10 @@ impl Services {
             if sending.started.elapsed() > self.shared.refreshes.lease() / 2 {
                 break Failure::not_processed(LEASE_TOO_OLD, Duration::ZERO);
             }
-            let deadline = Instant::now() + sending.limit;
+            let deadline = sending.limited.unwrap_or_else(Instant::now) + sending.limit;
+            if deadline <= Instant::now() {
+                break Failure::not_processed(LEASE_TOO_OLD, Duration::ZERO);
+            }
             let (grant, parameters) = plan.grant(&sending)?;
             let rotates = plan.credential.refresh_token_rotates();
             let exchanged = plan.client.exchange(&grant, parameters, Some(deadline)).await;
@@ -285,7 +296,7 @@ impl Services {
                         return self.refresh_received(&plan.credential, &sending, received).await;
                     }
                     // The response says that the refresh token stays, or what it would be good for.
-                    Err(flaw) if flaw.is_repeated || tokens_refused(flaw.reason).is_some() => {
+                    Err(flaw) if flaw.is_repeated || (!flaw.is_lost && tokens_refused(flaw.reason).is_some()) => {
                         admission.note(Some(true));
                         let failure = Failure { status: Some(flaw.status), ..Failure::flawed(flaw.reason, backoff) };
                         if plan.credential.client_grant { failure.of_client_grant() } else { failure }
@@ -320,7 +331,7 @@ impl Services {
         reached(plan.credential.id, Step::Failed).await;
         match self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await? {
             true => Err(RefreshError::Failed(failure)),
-            // Other material was stored meanwhile, and the failure says nothing about it.
+            // Other material was stored meanwhile, or it is known what became of the attempt: the failure says nothing about it.
             false => Ok(self.token_stored(plan.tenant, &plan.credential).await?),
         }
     }
@@ -368,7 +379,8 @@ impl Services {
             let (id, got_time) = (Uuid::now_v7(), self.now());
             let (is_repeat, is_alternate) = (repeats, !repeats);
             let blank = made.blank();
-            let sending = Sending { id, version, got_time, tokens, limit, is_repeat, is_alternate, ..blank };
+            let limited = None;
+            let sending = Sending { id, version, got_time, tokens, limit, limited, is_repeat, is_alternate, ..blank };
             if let Begun::Sending(sending) = self.refresh_record(txn, plan, (&system, None), sending).await? {
                 begun = Some(*sending);
             }

@@ -305,7 +305,7 @@ impl Services {
         .await
     }
 
-    /// Notes that an attempt failed, and gives its lease back. Returns whether its material is still stored.
+    /// Notes that an attempt failed, and gives its lease back. Returns whether that says something about the material that is stored.
     pub(super) async fn refresh_fail(
         &self,
         tenant: TenantId,
@@ -336,21 +336,22 @@ impl Services {
         }
     }
 
-    /// Notes that an attempt of an earlier lease failed.
+    /// Notes that an attempt of an earlier lease failed. Returns whether that says something about the material that is stored.
     pub(super) async fn refresh_note(
         &self,
         tenant: TenantId,
         id: CredentialId,
         ended: &Ended,
         failure: &Failure,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            self.refresh_fail_in(txn, tenant, id, ended, failure).await.map(|_| ())
+            self.refresh_fail_in(txn, tenant, id, ended, failure).await
         })
         .await
     }
 
-    /// Notes that an attempt failed. A credential whose material is another one by now stays as it is. Returns whether it is not.
+    /// Notes that an attempt failed. A credential stays as it is whose material is another one by now, and so it does if an attempt that counts
+    /// as lost has another outcome by now. Returns whether the failure says something about the material that is stored.
     pub(super) async fn refresh_fail_in(
         &self,
         txn: &Writer,

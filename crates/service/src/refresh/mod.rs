@@ -74,7 +74,7 @@ const LEASE_POLL: Duration = Duration::from_millis(100);
 /// The attempts of a credential that are kept and shown.
 pub(crate) const KEPT_ATTEMPTS: u64 = 10;
 /// The most attempts of a credential that there are: older ones are kept that say since when a refresh token may be spent.
-const ALL_ATTEMPTS: u64 = 2 * KEPT_ATTEMPTS;
+pub(crate) const ALL_ATTEMPTS: u64 = 2 * KEPT_ATTEMPTS;
 
 // === impl Refreshes ===
 

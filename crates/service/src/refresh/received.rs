@@ -41,6 +41,8 @@ pub(super) struct Flaw {
     pub(super) reason: &'static str,
     /// True if the response has the refresh token that was sent, which therefore stays.
     pub(super) is_repeated: bool,
+    /// True if the response has another one that cannot be used, so that the one that was sent may be spent.
+    pub(super) is_lost: bool,
     /// The status of the response.
     pub(super) status: u16,
 }
@@ -148,7 +150,7 @@ impl Received {
                 };
                 (tokens, Some(reason.to_owned()))
             }
-            Err(reason) => return Err(Flaw { reason, is_repeated, status: status.as_u16() }),
+            Err(reason) => return Err(Flaw { reason, is_repeated, is_lost, status: status.as_u16() }),
         };
         Ok(Received {
             tenant,

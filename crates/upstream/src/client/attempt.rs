@@ -8,13 +8,16 @@ use jackfield_domain::connector::Timeouts;
 use tokio::time::Instant;
 
 use super::breaker::Admission;
+use super::deadline::Deadline;
 use super::io::Traffic;
+use crate::error::Fault;
 
 /// A call that the breaker admitted. If its caller leaves before it ends, or cannot wait any longer, it is a failure of the system as soon
 /// as the system was silent for a fair time. Otherwise callers with little patience would keep the breaker closed, whatever happens.
 pub(super) struct Attempt<'a> {
     admission: Option<Admission<'a>>,
     timeouts: Timeouts,
+    deadline: Deadline,
     sent: AtomicBool,
     waiting: Mutex<Waiting>,
 }
@@ -33,9 +36,9 @@ const FAIR: Duration = Duration::from_secs(1);
 // === impl Attempt ===
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(admission: Admission<'a>, timeouts: Timeouts) -> Self {
+    pub(super) fn new(admission: Admission<'a>, timeouts: Timeouts, deadline: Deadline) -> Self {
         let waiting = Mutex::new(Waiting::Connection(Instant::now()));
-        Attempt { admission: Some(admission), timeouts, sent: AtomicBool::new(false), waiting }
+        Attempt { admission: Some(admission), timeouts, deadline, sent: AtomicBool::new(false), waiting }
     }
 
     /// Notes that a connection is awaited.
@@ -44,9 +47,16 @@ impl<'a> Attempt<'a> {
     }
 
     /// Notes that the request is handed over to a connection.
-    pub(super) fn sends(&self, traffic: Arc<Traffic>) {
+    ///
+    /// # Errors
+    /// The time of the call is over: this process stood still, or it would have been given up before. The request must not leave any more.
+    pub(super) fn sends(&self, traffic: Arc<Traffic>) -> Result<(), Fault> {
+        if self.deadline.at() <= Instant::now() {
+            return Err(self.deadline.fault());
+        }
         self.set_sent(true);
         self.wait(Waiting::Response(traffic));
+        Ok(())
     }
 
     /// Says if bytes of the request may have left.

@@ -39,20 +39,54 @@ impl Deadline {
     }
 }
 
-/// Waits until a time has passed. A process that stood still gets a moment more: an answer that came meanwhile is not lost, although the timers
-/// fire before the runtime knows of it.
-pub(super) async fn passed(at: Instant) {
+/// Waits until a time has passed. A process that stood still gets a moment more if an answer may have come meanwhile: the timers fire before the
+/// runtime knows of it.
+pub(super) async fn passed(at: Instant, may_have_come: impl Fn() -> bool) {
     sleep_until(at).await;
-    if at.elapsed() > LATE {
+    if at.elapsed() > LATE && may_have_come() {
         sleep(MOMENT).await;
     }
 }
 
 /// The outcome of some work; `None` if a time passes before.
-pub(super) async fn within<T>(at: Instant, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(
+    at: Instant,
+    work: impl Future<Output = T>,
+    may_have_come: impl Fn() -> bool,
+) -> Option<T> {
     tokio::select! {
         biased;
         outcome = work => Some(outcome),
-        () = passed(at) => None,
+        () = passed(at, may_have_come) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// The work needs one more turn of the runtime after the process stood still.
+    async fn after_a_standstill(may_have_come: bool) -> Option<()> {
+        let at = Instant::now() + LATE;
+        let work = async {
+            thread::sleep(LATE * 4);
+            sleep(MOMENT / 4).await;
+        };
+        within(at, work, || may_have_come).await
+    }
+
+    #[tokio::test]
+    async fn what_came_while_the_process_stood_still_is_not_late() {
+        assert_eq!(after_a_standstill(true).await, Some(()));
+        assert_eq!(after_a_standstill(false).await, None, "nothing was asked for");
+    }
+
+    #[tokio::test]
+    async fn a_deadline_in_time_is_the_end() {
+        let at = Instant::now() + LATE;
+        assert_eq!(within(at, sleep(LATE + MOMENT * 10), || true).await, None);
+        assert!(at.elapsed() < MOMENT * 5);
     }
 }

@@ -81,7 +81,7 @@ impl Client {
             return Err(Fault::Http2NotSpoken);
         }
         let Connected { stream, traffic, auth, .. } = connected;
-        attempt.sends(traffic);
+        attempt.sends(traffic)?;
         let fault = Arc::<OnceLock<_>>::default();
         let stream = Watched { stream, fault: Arc::clone(&fault), has_begun: false, failed: None };
         let tasks = Arc::new(Mutex::new(JoinSet::new()));

@@ -132,7 +132,7 @@ impl Traffic {
     /// Waits until no byte has passed for this long.
     pub(super) async fn silence(&self, limit: Duration) {
         loop {
-            passed(self.last() + limit).await;
+            passed(self.last() + limit, || true).await;
             if self.last() + limit <= Instant::now() {
                 return;
             }

@@ -183,7 +183,7 @@ impl Client {
         let _place = self.place(request.deadline).await.map_err(unsent)?;
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
         let admission = self.breakers[purpose as usize].admit().map_err(open)?;
-        let attempt = Attempt::new(admission, timeouts);
+        let attempt = Attempt::new(admission, timeouts, deadline);
         let start = Instant::now();
         let call = async {
             match protocol {
@@ -192,7 +192,7 @@ impl Client {
                 Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
             }
         };
-        let outcome = within(deadline.at(), call).await.unwrap_or_else(|| Err(deadline.fault()));
+        let outcome = within(deadline.at(), call, || attempt.is_sent()).await.unwrap_or_else(|| Err(deadline.fault()));
         let sent = attempt.is_sent();
         match &outcome {
             // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
@@ -290,7 +290,7 @@ impl Client {
                     (target.clone(), Box::pin(self.connect(target)).await?)
                 }
             };
-            attempt.sends(connection.traffic());
+            attempt.sends(connection.traffic())?;
             match connection.exchange(message, timeouts.read, limits).await {
                 Ok((response, connection)) => {
                     if let Some(fault) = self.definition.refusal(target, response.status, &response.body) {

@@ -120,7 +120,8 @@ async fn a_request_that_did_not_leave_is_sent_over_another_connection() {
             }
             taken
         };
-        let attempt = Attempt::new(client.breakers[0].admit().unwrap(), client.definition.timeouts);
+        let until = Deadline::Server(Instant::now() + Duration::from_secs(60));
+        let attempt = Attempt::new(client.breakers[0].admit().unwrap(), client.definition.timeouts, until);
         let response = client.call_over(kept, &target, server.request(), &attempt).await;
         assert_eq!(response.unwrap().0.body, "other", "{end:?}");
         attempt.dismiss();

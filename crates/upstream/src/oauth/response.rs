@@ -228,7 +228,8 @@ impl Members {
         let told = |name: &&str| seconds(self.0.get(*name)?).ok().flatten();
         let authorization_lifetime = AUTHORIZATION_LIFETIMES.iter().find_map(told);
         let is_replaced = match self.0.get("refresh_token") {
-            None | Some(Value::Null) => false,
+            // Neither is a token, and false says that there is none.
+            None | Some(Value::Null | Value::Bool(false)) => false,
             Some(Value::String(token)) => !token.is_empty(),
             Some(_) => true,
         };
