@@ -13,6 +13,7 @@ mod pool;
 mod tunnel;
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -185,14 +186,18 @@ impl Client {
         let admission = self.breakers[purpose as usize].admit().map_err(open)?;
         let attempt = Attempt::new(admission, timeouts, deadline);
         let start = Instant::now();
-        let call = async {
-            match protocol {
-                Protocol::Http1 => self.call(purpose, target, request, &attempt).await,
-                // On the heap, because most calls do without.
-                Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
-            }
+        let outcome = {
+            // Pinned here, so that it is not moved, and wiped, once more.
+            let call = pin!(async {
+                match protocol {
+                    Protocol::Http1 => self.call(purpose, target, request, &attempt).await,
+                    // On the heap, because most calls do without.
+                    Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
+                }
+            });
+            within(deadline.at(), call, || attempt.is_sent()).await
         };
-        let outcome = within(deadline.at(), call, || attempt.is_sent()).await.unwrap_or_else(|| Err(deadline.fault()));
+        let outcome = outcome.unwrap_or_else(|| Err(deadline.fault()));
         let sent = attempt.is_sent();
         match &outcome {
             // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
