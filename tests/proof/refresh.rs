@@ -70,7 +70,7 @@ struct Plan {
     grace: Duration,
     /// The probability that a caller stores the tokens of another grant, in a hundred.
     replaces: u64,
-    /// What happens in rounds, one after the other and again, and the number of the first one in it.
+    /// The disturbances of the rounds, one after the other and again, and the number of the first one among them.
     course: &'static [Disturbance],
     first: usize,
     /// The time that passes between two rounds.
@@ -164,7 +164,7 @@ async fn run(plan: Plan, mut rng: Rng, is_enough: impl Fn(&Outcome) -> bool) -> 
     outcome
 }
 
-/// An ID token of one user, signed with a key that is another one each time, and that nobody can get.
+/// An ID token of one user, signed with a new key each time, which no key set has.
 fn id_token(rng: &mut Rng) -> serde_json::Value {
     let header = serde_json::json!({ "alg": "ES256", "kid": format!("key-{}", rng.next()) }).to_string();
     let claims = serde_json::json!({ "sub": "user" }).to_string();

@@ -19,7 +19,7 @@ use super::disturbance::{Disturbance, OVERLAPPING_BEGIN_WITHIN};
 use super::lost::{PROCESS_ENDED, Round};
 use super::world::{self, Grant, World};
 
-/// A credential, and what its callers did and were told. It outlives callers that a crash ends.
+/// A credential, with the deeds of its callers and the answers to them. It outlives callers that a crash ends.
 pub(super) struct Case {
     pub(super) grant: Grant,
     /// The grant whose tokens a caller has stored in the place of the first, or tried to.
@@ -124,7 +124,7 @@ impl Case {
         tokio::join!(self.ask(world, first, PATIENCE * 10), later);
     }
 
-    /// Asks for the token, and notes what its caller is told.
+    /// Asks for the token, and notes the answer.
     async fn ask(&self, world: &World, client: &Client, patience: Duration) {
         let issued = timeout(patience, world.issue_by(client, &self.grant.credential)).await;
         let Ok(Err(status)) = issued else { return };
@@ -193,17 +193,17 @@ impl Case {
         next == Some(family) || (family == self.grant.family && !self.is_next_stored())
     }
 
-    /// True if a caller was told that a server crashed.
+    /// True if an answer said that a server crashed.
     pub(super) fn is_told_of_a_crash(&self) -> bool {
         self.is_told_of_a_crash.load(Ordering::Relaxed)
     }
 
-    /// The message to a caller that there is no better token, if one was told so. None demands one that the provider does not issue.
+    /// The message to a caller that there is no better token, if one got it. None demands one that the provider does not issue.
     pub(super) fn not_valid(&self) -> Option<String> {
         self.not_valid.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// True if a caller was told that the user has to authorise, and no other tokens were stored.
+    /// True if an answer said that the user has to authorise, and no other tokens were stored.
     pub(super) fn is_told_to_authorize(&self) -> bool {
         self.is_told_to_authorize.load(Ordering::Relaxed) && !self.is_replaced()
     }

@@ -1,4 +1,4 @@
-//! What happens while callers ask for tokens, besides what the provider does.
+//! Disturbances while callers ask for tokens, besides the faults of the provider.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::fleet::{Fleet, OtherWriter};
 
-/// What happens in a round.
+/// The disturbance of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disturbance {
     /// Nothing.
@@ -31,7 +31,7 @@ pub(super) enum Disturbance {
     Away,
 }
 
-/// What can go wrong, one after the other.
+/// The disturbances of the rounds, one after the other.
 pub(super) const ALL: &[Disturbance] = &[
     Disturbance::CrashAtSteps,
     Disturbance::Overlap,

@@ -70,13 +70,13 @@ async fn refresh(client: &Client, credential: &str) {
     let _ = client.credentials().refresh_credential(request).await;
 }
 
-/// The credentials whose callers were told that there is no better token, which never is so.
+/// The credentials whose callers heard that there is no better token, which never is so.
 pub(super) fn told_that_it_is_not_valid(cases: &[Case]) -> impl Iterator<Item = String> {
     let told = cases.iter().filter_map(|case| Some((&case.grant.credential, case.not_valid()?)));
     told.map(|(credential, message)| format!("{credential}: a caller was told in vain: {message}"))
 }
 
-/// The credentials whose callers were told in vain that the user has to authorise, or that a server crashed. Where one did, its tokens may have
+/// The credentials whose callers heard in vain that the user has to authorise, or that a server crashed. Where one did, its tokens may have
 /// been found later.
 pub(super) fn told_in_vain(cases: &[Case], settled: &[Result<Settled, String>], round: &Round) -> Vec<String> {
     // A server that does not run for so long, or has no database, can lose its lease.

@@ -63,7 +63,7 @@ const LEAST_AHEAD: Duration = Duration::from_secs(40 * 60);
 /// The age that a token has at the least when it is refreshed, if that is less than half of its lifetime.
 const LEAST_AGE: Duration = Duration::from_secs(20 * 60);
 /// The age at which a token is refreshed that lives shorter than that. Its credential may be one that is not used, and its provider is not
-/// asked every second for it: who needs a token meanwhile asks.
+/// asked every second for it: a caller who needs a token meanwhile asks.
 const SHORT_LIFETIME: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(2 * 60);

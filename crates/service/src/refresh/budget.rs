@@ -110,7 +110,7 @@ impl Budget {
         self.settings.ahead
     }
 
-    /// What is spent of the budget of a connection.
+    /// The spent part of the budget of a connection.
     pub(super) fn of(&self, tenant: TenantId, connection: ConnectionId, now: Timestamp) -> Arc<Spent> {
         let mut connections = self.lock();
         if let Some(known) = connections.get(&(tenant, connection)) {
