@@ -50,15 +50,19 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
         theirs_last.add(opened(&theirs).await?);
     }
     jackfield.stop().await?;
-    Ok(vec![Line {
-        name: format!("IssueAccessToken: {} callers wait for one refresh, the last answer", CONNECTIONS * CALLERS),
+    let name = format!("IssueAccessToken: {} callers wait for one refresh, the last answer", CONNECTIONS * CALLERS);
+    let line = |figure, target, unit| Line {
+        name: name.clone(),
         database: bench.world.name(),
-        jackfield: String::new(),
+        jackfield: format!("{:.1} ms", median(&ours.0)),
         baseline: format!("{:.1} ms without a refresh", median(&theirs_last.0)),
-        figure: Spread::of(ours.0),
-        target: Target::AtMost(20.0),
-        unit: "ms",
-    }])
+        figure,
+        target,
+        unit,
+    };
+    // What a bare server needs for as many callers depends on the machine.
+    let against_a_server = line(Spread::of_ratios(&ours.0, &theirs_last.0), Target::None, "");
+    Ok(vec![line(Spread::of(ours.0.clone()), Target::AtMost(20.0), "ms"), against_a_server])
 }
 
 /// Callers who wait.
