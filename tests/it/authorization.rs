@@ -70,14 +70,24 @@ impl World {
         endpoints: impl FnOnce(&OAuthProvider) -> v1::OAuth2Connector,
         change: impl FnOnce(&OAuthProvider, &mut v1::Connection),
     ) -> Self {
+        Self::named(client, ["provider", "login"], endpoints, change).await
+    }
+
+    /// One of several in a tenant, by the names of its connector and its connection.
+    async fn named(
+        client: Client,
+        [connector, name]: [&str; 2],
+        endpoints: impl FnOnce(&OAuthProvider) -> v1::OAuth2Connector,
+        change: impl FnOnce(&OAuthProvider, &mut v1::Connection),
+    ) -> Self {
         let provider = OAuthProvider::start(&[BACK]).await;
         let connector = v1::Connector {
             kind: Some(v1::connector::Kind::Oauth2(endpoints(&provider))),
-            ..login::connector(&client, &provider.system, "provider").await
+            ..login::connector(&client, &provider.system, connector).await
         };
         let connector = steps::connector(&client, connector).await.id;
         let mut connection =
-            v1::Connection { redirect_uris: vec![BACK.to_owned()], ..provider.connection("login", &connector) };
+            v1::Connection { redirect_uris: vec![BACK.to_owned()], ..provider.connection(name, &connector) };
         change(&provider, &mut connection);
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let connection =

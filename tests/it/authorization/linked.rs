@@ -236,6 +236,27 @@ on_both! {
         assert_eq!(named(&world, &other, "last").await, ["new-3"]);
     }
 
+    async fn an_account_of_another_provider_is_another_one(server) {
+        let trusting = |_: &OAuthProvider, connection: &mut v1::Connection| {
+            automatic(connection);
+            connection.trust_identity_user_id = Some(true);
+        };
+        let nameless = |provider: &OAuthProvider, connection: &mut v1::Connection| {
+            trusting(provider, connection);
+            (connection.issuer_url, connection.iss_parameter_supported) = (None, None);
+        };
+        let world = World::on(&server, endpoints, nameless).await;
+        let foreign = World::named(server.client("alpha"), ["foreign", "foreign"], endpoints, trusting).await;
+        imported(&world, &world.connection, "ada", "4211").await;
+        becomes(&foreign, "4211", json!({}));
+        assert_eq!(named(&foreign, &foreign.connection, "eve").await, Vec::<String>::new());
+        // Two connectors may be of one provider, which its issuer says.
+        let issuer_url = foreign.connection.issuer_url.clone();
+        let change = v1::Connection { issuer_url, ..Default::default() };
+        update(&world.client, &world.connection.id, "issuer_url", change).await;
+        assert_eq!(named(&foreign, &foreign.connection, "grace").await, ["ada", "eve"]);
+    }
+
     async fn users_of_another_tenant_are_never_named(server) {
         let trusting = |connection: &mut v1::Connection| {
             automatic(connection);

@@ -95,13 +95,13 @@ async fn linked_users(
         if settings.trust_identity_user_id {
             let mark = IdentityMark::Account(account);
             let identical = txn.credentials_fetch_identical(tenant, user_id, mark, MAX_LOOKED_AT).await?;
-            found.extend(linking(txn, tenant, session, settings, identical, true).await?);
+            found.extend(linking(txn, tenant, session, connection, identical, true).await?);
         }
     }
     if let Some(digest) = &tokens.email_digest {
         let mark = IdentityMark::Email(digest);
         let identical = txn.credentials_fetch_identical(tenant, user_id, mark, MAX_LOOKED_AT).await?;
-        found.extend(linking(txn, tenant, session, settings, identical, false).await?);
+        found.extend(linking(txn, tenant, session, connection, identical, false).await?);
     }
     Ok(oldest(found))
 }
@@ -111,21 +111,29 @@ async fn linking(
     txn: &Writer,
     tenant: TenantId,
     session: &AuthorizationSession,
-    own: &ConnectionSettings,
+    own: &Connection,
     mut identical: Vec<IdenticalCredential>,
     needs_trust: bool,
 ) -> Result<Vec<IdenticalCredential>> {
     let ids: BTreeSet<ConnectionId> = identical.iter().map(|credential| credential.connection).collect();
     let ids: Vec<ConnectionId> = ids.into_iter().collect();
     let connections = txn.connections_fetch(tenant, &ids).await?;
-    let connections: BTreeMap<_, _> = connections.iter().map(|other| (other.id, &other.settings)).collect();
+    let connections: BTreeMap<_, _> = connections.iter().map(|other| (other.id, other)).collect();
     identical.retain(|credential| {
         connections.get(&credential.connection).is_some_and(|other| {
-            own.linking.links(other.linking, session.find_linked_users)
-                && (other.trust_identity_user_id || !needs_trust)
+            own.settings.linking.links(other.settings.linking, session.find_linked_users)
+                && (!needs_trust || other.settings.trust_identity_user_id && is_same_provider(own, other))
         })
     });
     Ok(identical)
+}
+
+/// Returns whether the account ids of two connections are those of one provider. Another provider may have the same ids for other people.
+fn is_same_provider(one: &Connection, other: &Connection) -> bool {
+    let ConnectionSettings { issuer_url, token_url, .. } = &one.settings;
+    one.connector == other.connector
+        || !issuer_url.is_empty() && *issuer_url == other.settings.issuer_url
+        || token_url.is_some() && *token_url == other.settings.token_url
 }
 
 /// The users of the oldest credentials, each once.
