@@ -125,6 +125,10 @@ impl TokenFault {
                 }
                 // A server that says that it fails, and by its status that it did not process the request.
                 (Some(TokenFailure::Unknown), TokenFailure::Transient) => TokenFailure::Transient,
+                // The status says that it failed on the way, or that another took over. The code may be about a part of the work.
+                (Some(_), TokenFailure::Unknown) if code.spares_grant() && !status.is_success() => {
+                    TokenFailure::Unknown
+                }
                 (Some(class), _) => class,
                 // It may be about this grant alone.
                 (None, TokenFailure::Connection) => TokenFailure::Transient,
@@ -140,7 +144,8 @@ impl TokenFault {
         match self {
             TokenFault::Call(error) => !error.sent && self.class() == TokenFailure::Transient,
             TokenFault::Refused { status, code, .. } => {
-                code.class == Some(TokenFailure::Transient) || of_status(*status) == TokenFailure::Transient
+                of_status(*status) == TokenFailure::Transient
+                    || code.class == Some(TokenFailure::Transient) && self.class() == TokenFailure::Transient
             }
             TokenFault::Status { status, .. } => of_status(*status) == TokenFailure::Transient,
             TokenFault::Request(_) | TokenFault::BodyMalformed { .. } => false,
@@ -155,7 +160,10 @@ impl TokenFault {
             TokenFault::Refused { status, code, .. } if *status == StatusCode::UNAUTHORIZED => {
                 CODES.contains(&code.name) || ["access_denied", "unauthorized_client"].contains(&code.name)
             }
-            TokenFault::Refused { status, code, .. } => !status.is_server_error() && CODES.contains(&code.name),
+            TokenFault::Refused { status, code, .. } => {
+                let is_certain = !status.is_server_error() && self.class() != TokenFailure::Unknown;
+                is_certain && CODES.contains(&code.name)
+            }
             // A gateway may have said so, after the endpoint.
             TokenFault::Status { .. }
             | TokenFault::Call(_)
@@ -206,6 +214,17 @@ impl ErrorCode {
     /// Returns whether it is a known one.
     pub fn is_known(self) -> bool {
         self.class.is_some()
+    }
+
+    /// Returns whether it says that the grant is not good.
+    pub(super) fn refuses_grant(self) -> bool {
+        self.class == Some(TokenFailure::Grant)
+    }
+
+    /// Returns whether it says that the grant was not used.
+    fn spares_grant(self) -> bool {
+        use TokenFailure::{Connection, Request, Transient};
+        matches!(self.class, Some(Transient | Connection | Request))
     }
 
     /// The code as it was sent, if it is a known one.

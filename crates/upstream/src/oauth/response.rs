@@ -68,7 +68,7 @@ pub enum AccessFlaw {
          control characters"
     )]
     ScopeInvalid,
-    #[error("the token endpoint gave no usable answer: it has an error code that is not known beside its tokens")]
+    #[error("the token endpoint gave no usable answer: it has an error code beside its tokens")]
     ErrorBeside,
 }
 
@@ -102,12 +102,12 @@ struct Members(Map<String, Value>);
 pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
     let read = read_as(response, |members| Some(members.tokens(response.status)));
     let Err(TokenFault::Refused { status, code, .. }) = &read else { return read };
-    if !is_success(*status) || code.is_known() {
+    if !is_success(*status) || code.refuses_grant() {
         return read;
     }
-    // It may be no error at all. The refresh token beside it is in no other place.
+    // It may be no error at all: what was sent is spent if there are tokens, and the refresh token beside it is in no other place.
     let tokens = Members::of(response).map(|members| members.tokens(*status));
-    match tokens.filter(|tokens| tokens.access.is_ok() && tokens.refresh_token.is_some()) {
+    match tokens.filter(|tokens| tokens.access.is_ok() || tokens.refresh_token.is_some()) {
         Some(tokens) => Ok(TokenResponse { access: Err(AccessFlaw::ErrorBeside), ..tokens }),
         None => read,
     }

@@ -160,23 +160,41 @@ fn a_wrong_media_type_costs_no_tokens() {
     }
 }
 
-/// A known code is believed, whatever is beside it.
+/// Tokens say that what was sent is spent. Only a code that refuses the grant is believed all the same.
 #[test]
-fn the_refresh_token_beside_an_error_code_that_is_not_known_is_kept() {
-    for error in [r#""hunter2""#, "false", "0", r#"{"code": 0}"#] {
-        let body = format!(r#"{{"error": {error}, "access_token": "a", "refresh_token": "r2"}}"#);
-        let tokens = json(200, &body).expect(&body);
-        assert_eq!(tokens.refresh_token.unwrap().expose(), "r2", "{body}");
-        assert_eq!(tokens.access.unwrap_err(), AccessFlaw::ErrorBeside, "{body}");
-        for status in [302, 400, 500] {
-            assert_eq!(json(status, &body).unwrap_err().reason(), "TOKEN_REFUSED", "{status} {body}");
+fn the_tokens_beside_an_error_code_are_kept() {
+    let errors = [
+        "temporarily_unavailable",
+        "slow_down",
+        "invalid_client",
+        "invalid_request",
+        "invalid_scope",
+        "access_denied",
+        "server_error",
+        "hunter2",
+    ];
+    let errors = errors.map(|code| format!("\"{code}\""));
+    for error in errors.into_iter().chain(["false", "0", r#"{"code": 0}"#].map(str::to_owned)) {
+        for (tokens, refresh_token) in [
+            (r#""access_token": "a", "refresh_token": "r2""#, Some("r2")),
+            (r#""access_token": "a""#, None),
+            (r#""refresh_token": "r2""#, Some("r2")),
+        ] {
+            let body = format!(r#"{{"error": {error}, {tokens}}}"#);
+            for status in [200, 201] {
+                let tokens = json(status, &body).expect(&body);
+                assert_eq!(tokens.refresh_token.as_ref().map(Secret::expose), refresh_token, "{body}");
+                assert_eq!(tokens.access.unwrap_err(), AccessFlaw::ErrorBeside, "{body}");
+            }
+            for status in [302, 400, 500] {
+                assert_eq!(json(status, &body).unwrap_err().reason(), "TOKEN_REFUSED", "{status} {body}");
+            }
         }
     }
     for body in [
         r#"{"error": "invalid_grant", "access_token": "a", "refresh_token": "r2"}"#,
-        r#"{"error": "hunter2", "refresh_token": "r2"}"#,
-        r#"{"error": "hunter2", "access_token": "a"}"#,
-        r#"{"error": "hunter2", "access_token": "a", "refresh_token": 7}"#,
+        r#"{"error": "slow_down", "access_token": 7}"#,
+        r#"{"error": "hunter2", "access_token": "", "refresh_token": 7}"#,
     ] {
         assert!(matches!(json(200, body), Err(TokenFault::Refused { .. })), "{body}");
     }
@@ -216,7 +234,15 @@ fn refusals_have_a_class() {
         (200, r#"{"error": "slow_down"}"#, TokenFailure::Transient, "slow_down"),
         (400, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Transient, "temporarily_unavailable"),
         (200, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Transient, "temporarily_unavailable"),
-        (500, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Transient, "temporarily_unavailable"),
+        (500, r#"{"error": "temporarily_unavailable"}"#, TokenFailure::Unknown, "temporarily_unavailable"),
+        (502, r#"{"error": "slow_down"}"#, TokenFailure::Unknown, "slow_down"),
+        (504, r#"{"error": "ratelimited"}"#, TokenFailure::Unknown, "ratelimited"),
+        (408, r#"{"error": "invalid_client"}"#, TokenFailure::Unknown, "invalid_client"),
+        (302, r#"{"error": "invalid_request"}"#, TokenFailure::Unknown, "invalid_request"),
+        (500, r#"{"error": "use_dpop_nonce"}"#, TokenFailure::Unknown, "use_dpop_nonce"),
+        (503, r#"{"error": "invalid_client"}"#, TokenFailure::Connection, "invalid_client"),
+        (500, r#"{"error": "invalid_grant"}"#, TokenFailure::Grant, "invalid_grant"),
+        (500, r#"{"error": "authorization_pending"}"#, TokenFailure::Pending, "authorization_pending"),
         (408, r#"{"error": "server_error"}"#, TokenFailure::Unknown, "server_error"),
         (421, r#"{"error": "server_error"}"#, TokenFailure::Transient, "server_error"),
         (302, r#"{"error": "server_error"}"#, TokenFailure::Unknown, "server_error"),
@@ -230,7 +256,7 @@ fn refusals_have_a_class() {
         (429, r#"{"error": "too_many"}"#, TokenFailure::Transient, "an unknown error code"),
         (503, r#"{"error": {"code": 1}}"#, TokenFailure::Transient, "an unknown error code"),
         (502, r#"{"error": "hunter2"}"#, TokenFailure::Unknown, "an unknown error code"),
-        (200, r#"{"error": "hunter2", "access_token": "a"}"#, TokenFailure::Unknown, "an unknown error code"),
+        (200, r#"{"error": "hunter2", "access_token": ""}"#, TokenFailure::Unknown, "an unknown error code"),
     ] {
         let fault = json(status, body).expect_err(body);
         let TokenFault::Refused { code: refused, .. } = &fault else { panic!("{body}: {fault:?}") };
@@ -295,6 +321,11 @@ fn some_responses_say_that_the_request_was_not_processed() {
         (200, r#"{"error": "temporarily_unavailable"}"#, true),
         (400, r#"{"error": "slow_down"}"#, true),
         (200, r#"{"error": "ratelimited"}"#, true),
+        (500, r#"{"error": "temporarily_unavailable"}"#, false),
+        (502, r#"{"error": "slow_down"}"#, false),
+        (408, r#"{"error": "ratelimited"}"#, false),
+        (302, r#"{"error": "temporarily_unavailable"}"#, false),
+        (503, r#"{"error": "temporarily_unavailable"}"#, true),
         (302, "", false),
         (307, "", false),
         (400, "", false),
