@@ -28,6 +28,11 @@ impl Activity {
         self.open.load(Ordering::Acquire) == 0
     }
 
+    /// Returns whether several calls are under way.
+    pub(super) fn has_several(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 1
+    }
+
     /// Returns whether there has been no call for this long.
     pub(super) fn idle(&self, now: Instant, timeout: Duration) -> bool {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);

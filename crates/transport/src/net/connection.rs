@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::activity::{ActiveCall, Activity};
 use super::frames::{FrameMeter, WireState};
-use super::http2::Http2;
-use super::io::GuardedIo;
+use super::http2::{ConnectionError, Http2};
+use super::io::{GuardedIo, SharedIo};
 use super::state::NetState;
 use super::stream::{self, CallParts, OutgoingBytes, ShutdownPhase};
 use crate::call::peer::ConnectInfo;
@@ -59,19 +59,19 @@ struct Shutdown {
 impl<C: Future<Output = String>> ServedConnection<'_, C> {
     /// Serves until the end; returns its cause, one of a few words.
     pub(super) async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
-        let wire = Arc::new(WireState::default());
-        gathered(self.serve_now(io, wire.clone()), &wire.turns).await
+        let (wire, activity) = (Arc::new(WireState::default()), Arc::new(Activity::new()));
+        gathered(self.serve_now(io, wire.clone(), activity.clone()), &wire.turns, || activity.has_several()).await
     }
 
     async fn serve_now(
         self,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         wire: Arc<WireState>,
+        activity: Arc<Activity>,
     ) -> &'static str {
         let ServedConnection { shared, info, stack, certificate_ends } = self;
         let limits = &shared.config.limits;
         let (phase, phases) = watch::channel(ShutdownPhase::Open);
-        let activity = Arc::new(Activity::new());
         let parts = Arc::new(CallParts {
             stack,
             info: info.clone(),
@@ -85,8 +85,8 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
         };
 
         let meter = FrameMeter::new(limits);
-        let io = GuardedIo::new(io, meter, wire.clone(), limits.write_stall_timeout);
-        let mut http = Http2::new(io, limits, wire.clone());
+        let io = SharedIo::new(GuardedIo::new(io, meter, wire.clone(), limits.write_stall_timeout));
+        let mut http = Http2::new(io.clone(), limits, wire.clone());
 
         let start = Instant::now();
         let mut age = pin!(sleep_until(start + jittered(limits.connection_age)));
@@ -103,7 +103,7 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
         loop {
             let reached = *phase.borrow();
             let shutdown = tokio::select! {
-                ended = poll_fn(|cx| http.poll_serve(cx, &mut begin)) => {
+                ended = poll_fn(|cx| turn(cx, &io, |cx| http.poll_serve(cx, &mut begin))) => {
                     return match (leaving, ended) {
                         (Some(shutdown), _) => shutdown.cause,
                         (None, Err(_)) if wire.flood.load(Ordering::Relaxed) => {
@@ -221,14 +221,27 @@ impl Shutdown {
     }
 }
 
-/// Polls a connection once per turn of the scheduler. Responses that are ready at the same time are then written with one
-/// system call: each wakes the connection, which would otherwise go before the next of them and write the first one
-/// alone. Its turns are counted.
-async fn gathered<F: Future>(connection: F, turns: &AtomicU64) -> F::Output {
+/// Polls a connection once, and sends what it has written.
+fn turn<I: AsyncRead + AsyncWrite + Unpin>(
+    cx: &mut Context<'_>,
+    io: &SharedIo<I>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), ConnectionError>>,
+) -> Poll<Result<(), ConnectionError>> {
+    let polled = poll(cx);
+    match io.poll_turn_end(cx) {
+        Poll::Ready(Err(error)) if polled.is_pending() => Poll::Ready(Err(error.into())),
+        _ => polled,
+    }
+}
+
+/// Polls a connection once per turn of the scheduler while it has several calls. Responses that are ready at the same time are then written
+/// with one system call: each wakes the connection, which would otherwise go before the next of them and write the first one
+/// alone. The response to a lone call waits for nothing. Turns are counted.
+async fn gathered<F: Future>(connection: F, turns: &AtomicU64, has_several: impl Fn() -> bool) -> F::Output {
     let mut connection = pin!(connection);
     let mut others_went = false;
     std::future::poll_fn(|cx| {
-        if !others_went {
+        if !others_went && has_several() {
             others_went = true;
             // A task that wakes itself goes to the end of the queue.
             cx.waker().wake_by_ref();
@@ -302,7 +315,7 @@ mod tests {
                 woken.await.unwrap();
                 goes_on();
             };
-            gathered(connection, &turns).await;
+            gathered(connection, &turns, || true).await;
             assert_eq!(turns.into_inner(), 2);
         });
         tasks.spawn(async move {

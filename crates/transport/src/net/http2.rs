@@ -33,7 +33,7 @@ pub(super) struct Http2<I> {
 }
 
 /// The reason why a connection ended although neither side closed it.
-type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 enum State<I> {
     Handshake(server::Handshake<I, Bytes>),

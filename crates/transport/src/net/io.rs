@@ -3,8 +3,8 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::frames::{Flood, FrameMeter, WireState};
 use super::scrub::Scrub;
+use super::send_buffer::SendBuffer;
 use super::stall::Stall;
 
 /// The bytes that a connection reads in one turn of the scheduler. What is read is processed at once, so this is what all
@@ -35,6 +36,8 @@ pub(super) struct GuardedIo<I> {
     meter: FrameMeter,
     scrub: Scrub,
     wire: Arc<WireState>,
+    /// What was written in this turn.
+    unsent: SendBuffer,
     stall: Stall,
     /// The turn in which it was read last, and how many bytes.
     turn: u64,
@@ -44,6 +47,9 @@ pub(super) struct GuardedIo<I> {
     /// Set once there is nothing more to send.
     linger: Option<Linger>,
 }
+
+/// A guarded socket that the HTTP library has, and that the connection tells of the end of a turn.
+pub(super) struct SharedIo<I>(Arc<Mutex<GuardedIo<I>>>);
 
 /// The GOAWAY to a client that has flooded the connection.
 struct PendingGoaway {
@@ -61,12 +67,18 @@ struct Linger {
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<WireState>, stall_timeout: Duration) -> Self {
-        let (scrub, stall) = (Scrub::default(), Stall::new(stall_timeout));
-        GuardedIo { io, meter, scrub, wire, stall, turn: 0, read: 0, pending: None, linger: None }
+        let (scrub, unsent, stall) = (Scrub::default(), SendBuffer::default(), Stall::new(stall_timeout));
+        GuardedIo { io, meter, scrub, wire, unsent, stall, turn: 0, read: 0, pending: None, linger: None }
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
+    /// Sends what was written in this turn.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.unsent.poll_send(&mut self.io, cx);
+        self.stall.watch(cx, polled)
+    }
+
     /// Sends the reason why the connection ends, shuts it down and then fails, which ends it for the layers above. `None`:
     /// the connection continues.
     fn poll_pending_goaway(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
@@ -78,6 +90,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
 
     /// Sends the GOAWAY and shuts the connection down, if that can be done.
     fn poll_send_goaway(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_unsent(cx)).is_err() {
+            return Poll::Ready(());
+        }
         while let Some(PendingGoaway { goaway, sent, .. }) = &mut self.pending
             && *sent < goaway.len()
         {
@@ -97,6 +112,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
     /// Shuts down our side, and waits a while for the client to do the same.
     fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
+            ready!(self.poll_unsent(cx))?;
             let polled = Pin::new(&mut self.io).poll_shutdown(cx);
             ready!(self.stall.watch(cx, polled))?;
         }
@@ -169,16 +185,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(end) = self.poll_pending_goaway(cx) {
-            return end.map(Err);
-        }
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        if let Poll::Ready(Ok(taken)) = &polled {
-            let GuardedIo { meter, wire, .. } = &mut *self;
-            meter.written(&buf[..*taken], wire);
-        }
-        self.stall.watch(cx, polled)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -189,33 +197,99 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
         if let Some(end) = self.poll_pending_goaway(cx) {
             return end.map(Err);
         }
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(taken)) = &polled {
-            let GuardedIo { meter, wire, .. } = &mut *self;
-            let mut left = *taken;
-            for buf in bufs {
-                let part = left.min(buf.len());
-                meter.written(&buf[..part], wire);
-                left -= part;
-            }
+        let GuardedIo { io, meter, wire, unsent, stall, .. } = &mut *self;
+        let mut left = match unsent.poll_write(io, cx, bufs) {
+            // The end of the turn tells whether the peer reads.
+            Poll::Ready(Ok(taken)) => taken,
+            polled => return stall.watch(cx, polled),
+        };
+        let taken = left;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            meter.written(&buf[..part], wire);
+            left -= part;
         }
-        self.stall.watch(cx, polled)
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
+    /// Does nothing: what was written is sent at the end of the turn.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(end) = self.poll_pending_goaway(cx) {
-            return end.map(Err);
+        match self.poll_pending_goaway(cx) {
+            Some(end) => end.map(Err),
+            None => Poll::Ready(Ok(())),
         }
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.stall.watch(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shut_down(cx)
+    }
+}
+
+// === impl SharedIo ===
+
+impl<I> SharedIo<I> {
+    /// Shares a socket with its connection.
+    pub(super) fn new(io: GuardedIo<I>) -> Self {
+        SharedIo(Arc::new(Mutex::new(io)))
+    }
+
+    /// The socket. Only the task of the connection uses it.
+    fn get(&self) -> MutexGuard<'_, GuardedIo<I>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> SharedIo<I> {
+    /// Ends a turn: sends what was written in it.
+    ///
+    /// # Errors
+    /// The connection broke, or the peer has not read for too long.
+    pub(super) fn poll_turn_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut io = self.get();
+        // What ends the connection sends it.
+        if io.pending.is_some() || io.linger.is_some() { Poll::Ready(Ok(())) } else { io.poll_unsent(cx) }
+    }
+}
+
+impl<I> Clone for SharedIo<I> {
+    fn clone(&self) -> Self {
+        SharedIo(Arc::clone(&self.0))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for SharedIo<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get()).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SharedIo<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.get().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get()).poll_shutdown(cx)
     }
 }
 

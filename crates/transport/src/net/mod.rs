@@ -16,6 +16,7 @@ mod http2;
 mod io;
 mod listener;
 mod scrub;
+mod send_buffer;
 mod stall;
 mod state;
 mod stream;
