@@ -11,6 +11,7 @@ mod fault;
 mod id_token;
 mod jwk;
 mod keys;
+mod members;
 mod profile;
 mod published;
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::documents::Fetcher;
 use super::fault::ProfileFault;
+use super::members::Members;
 use crate::client::{Purpose, secret_value};
 
 /// The members of a profile. They are personal, so `Debug` prints none.
@@ -35,7 +36,7 @@ pub async fn fetch_profile(
 ) -> Result<Profile, ProfileFault> {
     let header = Secret::new(format!("Bearer {}", access_token.expose()));
     let header = secret_value(header.expose()).ok_or(ProfileFault::AccessTokenUnusable)?;
-    let profile: Map<String, Value> = fetcher.fetch_with(need.purpose(), url, header).await?;
+    let Members(profile) = fetcher.fetch_with(need.purpose(), url, header).await?;
     match subject {
         Some(subject) if profile.get("sub").and_then(Value::as_str) != Some(subject) => Err(ProfileFault::SubjectWrong),
         _ => Ok(Profile(profile)),

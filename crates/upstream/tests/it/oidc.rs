@@ -470,6 +470,7 @@ async fn a_profile_is_that_of_the_owner_of_the_token() {
         (307, "{}", "STATUS_UNEXPECTED"),
         (200, "<html>", "BODY_MALFORMED"),
         (200, r#"["u1"]"#, "BODY_MALFORMED"),
+        (200, r#"{"sub": "u1", "email_verified": false, "email_verified": true}"#, "BODY_MALFORMED"),
         (200, "eyJhbGciOiJub25lIn0.e30.", "BODY_MALFORMED"),
     ] {
         issuer.site.put("/me", status, "location: /elsewhere\r\n", body);
