@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jackfield_domain::connector::{Connector, SecretHeadersPatch};
-use jackfield_domain::credential::Material;
+use jackfield_domain::credential::{Material, OAuth2Material};
 use jackfield_domain::credential_source::{
     CredentialSource, CredentialSourceDraft, MAX_SOURCES, SECRET_HEADERS_COLUMN, SourceEndpoint, SourceEndpointDraft,
     SourceFault, SourceProtocol, SourceRequest,
@@ -17,7 +17,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{
-    ConnectorId, CredentialSourceId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId,
+    ConnectorId, CredentialSourceId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId, Timestamp,
 };
 use jackfield_store::Writer;
 use jackfield_upstream::client::Deadline;
@@ -199,7 +199,7 @@ impl Services {
         };
         let answer = self.source_answer(&source, request, form, end).await?;
         let nothing = || SourceFailure::of(SourceFault::Empty, "it has no credentials of this user for this connector");
-        let material = answer.and_then(|material| material.ok_or_else(nothing));
+        let material = answer.and_then(|material| usable(material.ok_or_else(nothing)?, self.now()));
         Ok((connector.id, material.map_err(|failure| failed(tenant, &source, failure))?))
     }
 
@@ -225,6 +225,16 @@ impl Services {
                 Err(SourceFailure { retry_after, ..SourceFailure::of(error.fault(), error.to_string()) })
             }
         })
+    }
+}
+
+/// Refuses material of which nothing can be used any more. It would replace what is stored, which may be good.
+fn usable(material: Material, now: Timestamp) -> std::result::Result<Material, SourceFailure> {
+    match &material {
+        Material::OAuth2(OAuth2Material { refresh_token: None, expire_time: Some(end), .. }) if *end <= now => {
+            Err(SourceFailure::of(SourceFault::Incomplete, EXPIRED))
+        }
+        _ => Ok(material),
     }
 }
 
@@ -275,6 +285,7 @@ fn no_source(user_id: Option<&UserId>) -> Error {
     Error::not_found_by(Resource::CredentialSource, None, user_id.map(|user_id| ("user_id", user_id.to_string())))
 }
 
+const EXPIRED: &str = "the access token that it gave has already expired, and it gave no refresh token";
 const SOURCES: &str = "number of credential sources of a tenant";
 
 fn micros(duration: Duration) -> i64 {
