@@ -84,9 +84,12 @@ pub enum Purpose {
     OptionalProfile,
 }
 
+/// A place for one call, which is free again when this is dropped.
+pub struct Reserved<'a>(SemaphorePermit<'a>);
+
 /// The protocol of a call.
 #[derive(Clone, Copy, Debug)]
-enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
@@ -168,23 +171,43 @@ impl Client {
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send_as(&self, purpose: Purpose, request: Request) -> Result<Response, CallError> {
-        self.send_by(purpose, Protocol::Http1, request).await
+        self.send_by((purpose, Protocol::Http1), request, None).await
     }
 
-    /// Makes a call over HTTP/2, on a connection of its own. The trailers of the response are among its headers.
+    /// Waits for a place for a call whose time begins when it has one. The connect timeout is the longest wait.
+    ///
+    /// # Errors
+    /// There is no place in time.
+    pub async fn reserve(&self, deadline: Option<Deadline>) -> Result<Reserved<'_>, CallError> {
+        self.touch();
+        let place = self.place(deadline).await;
+        place.map(Reserved).map_err(|fault| CallError { fault, sent: false })
+    }
+
+    /// Makes a call that has its place. Over HTTP/2, it has a connection of its own, and the trailers of the response are among its headers.
     ///
     /// # Errors
     /// There is no complete response within the limits.
-    pub async fn send_http2(&self, request: Request) -> Result<Response, CallError> {
-        self.send_by(Purpose::Main, Protocol::Http2, request).await
+    pub(crate) async fn send_in(
+        &self,
+        place: Reserved<'_>,
+        protocol: Protocol,
+        request: Request,
+    ) -> Result<Response, CallError> {
+        self.send_by((Purpose::Main, protocol), request, Some(place)).await
     }
 
-    async fn send_by(&self, purpose: Purpose, protocol: Protocol, request: Request) -> Result<Response, CallError> {
+    async fn send_by(
+        &self,
+        kind: (Purpose, Protocol),
+        request: Request,
+        place: Option<Reserved<'_>>,
+    ) -> Result<Response, CallError> {
         self.touch();
         let target = self.target(&request.url);
         let observed = self.observer.begin(&request.method, target.as_deref().ok());
         let outcome = match &target {
-            Ok(target) => self.admit((purpose, protocol), target, request).instrument(observed.span()).await,
+            Ok(target) => self.admit(kind, target, request, place).instrument(observed.span()).await,
             Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
         };
         observed.end(outcome.as_ref().map(|response| response.status).map_err(|error| &error.fault));
@@ -197,15 +220,17 @@ impl Client {
         (purpose, protocol): (Purpose, Protocol),
         target: &Target,
         request: Request,
+        place: Option<Reserved<'_>>,
     ) -> Result<Response, CallError> {
         let unsent = |fault| CallError { fault, sent: false };
         let timeouts = self.definition.timeouts;
         let total = Deadline::Server(Instant::now() + timeouts.total);
         let earlier = request.deadline.filter(|deadline| deadline.at() < total.at());
         let deadline = earlier.unwrap_or(total);
-        let (_place, wanted) = match purpose.is_optional() {
-            false => (self.place(request.deadline).await.map_err(unsent)?, None),
-            true => {
+        let (_place, wanted) = match (place, purpose.is_optional()) {
+            (Some(Reserved(place)), _) => (place, None),
+            (None, false) => (self.place(request.deadline).await.map_err(unsent)?, None),
+            (None, true) => {
                 // It hears of calls that begin to wait from here on.
                 let wanted = self.wanted.notified();
                 (self.places.try_acquire().map_err(|_| unsent(Fault::Busy))?, Some(wanted))

@@ -1,6 +1,9 @@
-//! Answers of sources that are of no use: they replace nothing, and hold back no other user.
+//! Answers of sources that are of no use: they replace nothing, and hold back no other user. And the time that a source has.
+
+use std::time::Duration;
 
 use jackfield_testkit::reason_of;
+use tokio::time::sleep;
 
 use super::*;
 
@@ -17,6 +20,10 @@ fn ending(seconds: i64, refresh_token: &str) -> v1::CredentialMaterial {
 
 /// The questions of each user whose answers are of no use: more than the failures that open a circuit.
 const TIMES: usize = 6;
+/// The most calls to a source at a time.
+const PLACES: usize = 32;
+/// The time for which a call waits for a place.
+const WAIT: Duration = Duration::from_millis(1_500);
 
 /// Asks a source for each of these users several times, and then for `ada`.
 async fn ada_after(client: &Client, others: &[&str]) {
@@ -27,6 +34,13 @@ async fn ada_after(client: &Client, others: &[&str]) {
         }
     }
     authenticate(client, by_source("ada")).await.unwrap();
+}
+
+/// The user of a question, and the seconds of the time at which it ends.
+fn end_of(question: &[u8]) -> (String, f64) {
+    let question: Value = serde_json::from_slice(question).unwrap();
+    let end: prost_types::Timestamp = question["expireTime"].as_str().unwrap().parse().unwrap();
+    (question["userId"].as_str().unwrap().to_owned(), end.seconds as f64 + f64::from(end.nanos) / 1e9)
 }
 
 on_both! {
@@ -93,5 +107,37 @@ on_both! {
         set(&client, v1::CredentialSource { tenant_wide: true, endpoint, ..Default::default() }).await;
         ada_after(&client, &others).await;
         assert_eq!(source.asked().len(), others.len() * TIMES + 1, "all were asked for");
+    }
+
+    /// The wait for a place is that of this server.
+    async fn the_time_of_an_endpoint_begins_when_there_is_a_place(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let others: Vec<String> = (0..PLACES).map(|number| format!("user-{number}")).collect();
+        for user_id in &others {
+            steps::link(&client, user_id, &link.connector).await;
+        }
+        let system = System::start(|_| Reply::new(204, "")).await;
+        let keys = connector(&client, &system, "keys").await;
+        set(&client, https(system.url("/credentials"), &keys)).await;
+        system.hold();
+        let first = join_all(others.iter().map(|user_id| authenticate(&client, by_source(user_id))));
+        let last = async {
+            system.requests(PLACES).await;
+            let releasing = async {
+                sleep(WAIT).await;
+                system.release();
+            };
+            tokio::join!(authenticate(&client, by_source("ada")), releasing).0
+        };
+        let (answered, last) = tokio::join!(first, last);
+        for answer in answered.into_iter().chain([last]) {
+            expect_status(answer, Code::FailedPrecondition, "CREDENTIAL_SOURCE_EMPTY");
+        }
+        let ends: Vec<_> = system.received().iter().map(|asked| end_of(&asked.body)).collect();
+        assert_eq!(ends.len(), PLACES + 1);
+        let of_ada = ends.iter().find(|(user_id, _)| user_id == "ada").unwrap().1;
+        let before = ends.iter().filter(|(user_id, _)| user_id != "ada").map(|(_, end)| *end).fold(0.0, f64::max);
+        assert!(of_ada - before > WAIT.as_secs_f64() - 0.1, "{before} and {of_ada}");
     }
 }
