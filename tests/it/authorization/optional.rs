@@ -10,7 +10,6 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::{BACK, World, complete};
-use crate::steps;
 
 /// Well above the time for a profile that can be done without, and well below that for one that cannot.
 const SOON: Duration = Duration::from_secs(7);

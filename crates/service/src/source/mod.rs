@@ -221,7 +221,7 @@ impl Services {
         // The wait for a place is ours, so it takes nothing of the time of the source.
         let (request, end) = self.beginning(source, request, patience);
         let question = form.question(*protocol, &request)?;
-        Ok(match ask((&client, place), (*protocol, url), &question, end).await {
+        Ok(match ask((&*client, place), (*protocol, url), &question, end).await {
             Ok(Some(body)) => form.answer(*protocol, &body),
             Ok(None) => Ok(None),
             Err(error) => Err(unanswered(&error)),
