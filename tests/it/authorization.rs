@@ -14,6 +14,7 @@ mod keycloak;
 mod linked;
 mod npm;
 mod openid;
+mod optional;
 mod planted;
 mod returns;
 mod start;

@@ -9,7 +9,7 @@ use jackfield_domain::credential_source::{SourceFault, SourceProtocol};
 use jackfield_domain::value::url::HttpUrl;
 use tokio::time::Instant;
 
-use crate::client::{Client, Deadline, Request, Response};
+use crate::client::{Client, Deadline, Protocol, Request, Reserved, Response};
 use crate::error::{CallError, Fault};
 use crate::retry_after::retry_after;
 
@@ -41,19 +41,22 @@ const MAX_URL: usize = 4_096;
 /// The status DEADLINE_EXCEEDED.
 const LATE: &str = "4";
 
-/// Sends a question, and returns the answer. `None`: the source has nothing.
+/// Sends a question in a place of the client, and returns the answer. `None`: the source has nothing.
 ///
 /// # Errors
 /// The source cannot be called, or it failed.
 pub async fn ask(
-    client: &Client,
+    (client, place): (&Client, Reserved<'_>),
     (protocol, url): (SourceProtocol, &HttpUrl),
     question: &[u8],
     deadline: Deadline,
 ) -> Result<Option<Bytes>, SourceError> {
     match protocol {
-        SourceProtocol::Https => read(client.send(post(url, question, deadline)).await?),
-        SourceProtocol::Grpc => read_grpc(client.send_http2(call(url, question, deadline)?).await?).map(Some),
+        SourceProtocol::Https => read(client.send_in(place, Protocol::Http1, post(url, question, deadline)).await?),
+        SourceProtocol::Grpc => {
+            let request = call(url, question, deadline)?;
+            read_grpc(client.send_in(place, Protocol::Http2, request).await?).map(Some)
+        }
     }
 }
 

@@ -215,6 +215,27 @@ on_both! {
         accept(&client, ada(), fixture::api_key_material("two words")).await;
     }
 
+    /// A token that there is not is an empty text.
+    async fn blanks_are_no_token(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let ada = || fixture::a_credential("ada", &link.connector);
+        for blank in [" ", "   ", "\t", "\n", "\u{a0}", " \u{3000} "] {
+            let oauth2 = v1::OAuth2Material { id_token: blank.to_owned(), ..Default::default() };
+            for (material, field) in [
+                (fixture::oauth2_material(blank, "refresh"), "material.oauth2.access_token"),
+                (fixture::oauth2_material("token", blank), "material.oauth2.refresh_token"),
+                (material(Material::Oauth2(oauth2)), "material.oauth2.id_token"),
+                (fixture::api_key_material(blank), "material.api_key.api_key"),
+                (client_credentials(blank, "secret"), "material.client_credentials.client_id"),
+                (client_credentials("client", blank), "material.client_credentials.client_secret"),
+            ] {
+                let refusal = refuse(&client, ada(), material, "FIELD_INVALID", &[field]).await;
+                assert_eq!(refusal.description(field), "must not be blank", "{blank:?}");
+            }
+        }
+    }
+
     async fn a_masked_placeholder_is_refused_as_a_secret(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;

@@ -27,6 +27,29 @@ fn new_material(reference: &str, material: v1::CredentialMaterial) -> v1::Update
 }
 
 on_both! {
+    async fn blanks_replace_no_token(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let tokens = fixture::oauth2_material("token", "refresh");
+        let before = steps::credential(&client, fixture::a_credential("ada", &link.connector), tokens).await;
+        let material = steps::revealed(&client, &before.id).await;
+        let named = |path| v1::UpdateCredentialRequest {
+            update_mask: fixture::mask([path]),
+            ..new_material(&before.id, fixture::oauth2_material("", " "))
+        };
+        for request in [
+            new_material(&before.id, fixture::oauth2_material("other", " ")),
+            named("material.oauth2.refresh_token"),
+            named("material"),
+        ] {
+            let refusal = expect_status(update(&client, request).await, Code::InvalidArgument, "FIELD_INVALID");
+            assert_eq!(refusal.fields(), ["material.oauth2.refresh_token"]);
+            assert_eq!(refusal.description("material.oauth2.refresh_token"), "must not be blank");
+        }
+        assert_eq!(steps::credential_now(&client, &before.id).await, before);
+        assert_eq!(steps::revealed(&client, &before.id).await, material);
+    }
+
     async fn only_named_fields_change(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;

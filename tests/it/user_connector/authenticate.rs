@@ -47,6 +47,17 @@ async fn credential(client: &Client, reference: &str) -> v1::Credential {
 }
 
 on_both! {
+    async fn a_blank_token_is_refused(server) {
+        let client = server.client("alpha");
+        steps::linked(&client, "ada", "Gmail").await;
+        for (access, refresh, field) in [("token", " ", "material.oauth2.refresh_token"), (" ", "", "material.oauth2.access_token")] {
+            let answer = try_authenticate(&client, request("ada", fixture::oauth2_material(access, refresh))).await;
+            let refusal = expect_status(answer, Code::InvalidArgument, "FIELD_INVALID");
+            assert_eq!(refusal.fields(), [field]);
+            assert_eq!(refusal.description(field), "must not be blank");
+        }
+    }
+
     async fn material_becomes_that_of_the_default_credential(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;

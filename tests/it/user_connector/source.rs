@@ -13,6 +13,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 mod hostile;
 mod scope;
+mod useless;
 
 use crate::login::connector;
 use crate::steps;
@@ -300,8 +301,7 @@ on_both! {
         assert_eq!((question.connector_name.as_str(), question.kind()), ("Gmail", v1::CredentialKind::Unspecified));
 
         drop(older);
-        let half = v1::ClientCredentialsMaterial { client_id: "id".to_owned(), ..Default::default() };
-        let half = Material::ClientCredentials(half);
+        let half = Material::ClientCredentials(v1::ClientCredentialsMaterial { client_id: "id".into(), ..Default::default() });
         for (material, reason) in [
             (None, "CREDENTIAL_SOURCE_EMPTY"),
             (Some(v1::CredentialMaterial { material: Some(half) }), "CREDENTIAL_SOURCE_INCOMPLETE"),

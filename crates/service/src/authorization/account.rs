@@ -12,7 +12,7 @@ use jackfield_domain::{ConnectionId, Secret, TenantId, Timestamp};
 use jackfield_upstream::client::Deadline;
 use jackfield_upstream::oidc::{
     Algorithm, Discovery, DocumentFault, Fetcher, IdTokenClaims, IdTokenFault, IdTokenRules, IdTokenUse, KeySets,
-    ProfileFault, claimed_subject, fetch_profile,
+    ProfileFault, ProfileNeed, claimed_subject, fetch_profile,
 };
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -68,6 +68,8 @@ pub(super) struct AccountFault {
 
 /// The longest wait for the documents of an issuer, and again for the profile of a user.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait for a profile that only tells an e-mail address. The user waits meanwhile, and the tokens are good without it.
+const OPTIONAL_PROFILE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The detail of a response that has no ID token.
 const MISSING: &str = "MISSING";
 
@@ -129,7 +131,8 @@ impl Services {
         let signed = claims.as_ref().map_or(&none, |claims| &claims.all);
         let profile = match &source.profile_url {
             Some(url) if subject.is_none() || needs_profile(settings, signed) => {
-                let profile = fetch_profile(&self.fetcher(of), url, access_token, subject).await;
+                let need = (url, ProfileNeed::Required);
+                let profile = fetch_profile(&self.fetcher(of), need, access_token, subject).await;
                 profile.map_err(|fault| no_profile(&fault))?.0
             }
             Some(url) if settings.needs_email(signed) => self.profile_if_there(of, url, access_token, subject).await,
@@ -148,7 +151,8 @@ impl Services {
         Ok(Account { id: Some(id), verified_email })
     }
 
-    /// The profile of a user, which is asked for their e-mail address only. It is empty if it cannot be had: the tokens are good without it.
+    /// The profile of a user, which is asked for their e-mail address only. It is empty if it cannot be had soon: the tokens are good without
+    /// it. It takes nothing that other calls need: its circuit is its own, and it gives up its place to a call that waits for one.
     async fn profile_if_there(
         &self,
         of: AccountClient<'_>,
@@ -156,7 +160,8 @@ impl Services {
         access_token: &Secret,
         subject: Option<&str>,
     ) -> Map<String, Value> {
-        match fetch_profile(&self.fetcher(of), url, access_token, subject).await {
+        let fetcher = self.fetcher_within(of, OPTIONAL_PROFILE_TIMEOUT);
+        match fetch_profile(&fetcher, (url, ProfileNeed::Optional), access_token, subject).await {
             Ok(profile) => profile.0,
             Err(fault) => {
                 let (connection, reason) = (of.connection.id, fault.reason());
@@ -202,9 +207,13 @@ impl Services {
     }
 
     fn fetcher<'a>(&self, of: AccountClient<'a>) -> Fetcher<'a> {
+        self.fetcher_within(of, TIMEOUT)
+    }
+
+    fn fetcher_within<'a>(&self, of: AccountClient<'a>, timeout: Duration) -> Fetcher<'a> {
         let id = (of.tenant, of.connection.id.0);
         // The caller may leave, so its deadline is none.
-        let deadline = Some(Deadline::Server(Instant::now() + TIMEOUT));
+        let deadline = Some(Deadline::Server(Instant::now() + timeout));
         Fetcher { client: &of.client.client, id, now: self.now(), deadline }
     }
 }

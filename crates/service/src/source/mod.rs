@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jackfield_domain::connector::{Connector, SecretHeadersPatch};
-use jackfield_domain::credential::Material;
+use jackfield_domain::credential::{Material, OAuth2Material};
 use jackfield_domain::credential_source::{
     CredentialSource, CredentialSourceDraft, MAX_SOURCES, SECRET_HEADERS_COLUMN, SourceEndpoint, SourceEndpointDraft,
     SourceFault, SourceProtocol, SourceRequest,
@@ -17,11 +17,11 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{
-    ConnectorId, CredentialSourceId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId,
+    ConnectorId, CredentialSourceId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId, Timestamp,
 };
 use jackfield_store::Writer;
 use jackfield_upstream::client::Deadline;
-use jackfield_upstream::source::ask;
+use jackfield_upstream::source::{SourceError, ask};
 use tokio::time::Instant;
 
 use crate::caller::Caller;
@@ -184,22 +184,18 @@ impl Services {
         let default = read.credential_fetch_default(tenant, link.id).await?;
         let asked = Instant::now();
         // Some time is left to store the answer, or to say that there was none.
-        let patience = deadline.map(|deadline| deadline.saturating_duration_since(asked) * 9 / 10);
-        let end = match patience.filter(|patience| *patience < source.timeout) {
-            Some(patience) => Deadline::Caller(asked + patience),
-            None => Deadline::Server(asked + source.timeout),
-        };
+        let patience = deadline.map(|deadline| asked + deadline.saturating_duration_since(asked) * 9 / 10);
         let request = SourceRequest {
             tenant,
             user_id: user_id.clone(),
             connector: connector.id,
             connector_name: connector.name.clone(),
             kind: default.map(|default| default.kind),
-            expire_time: self.now().plus_micros(micros(end.at() - asked)),
+            expire_time: self.now(),
         };
-        let answer = self.source_answer(&source, request, form, end).await?;
+        let answer = self.source_answer(&source, request, form, patience).await?;
         let nothing = || SourceFailure::of(SourceFault::Empty, "it has no credentials of this user for this connector");
-        let material = answer.and_then(|material| material.ok_or_else(nothing));
+        let material = answer.and_then(|material| usable(material.ok_or_else(nothing)?, self.now()));
         Ok((connector.id, material.map_err(|failure| failed(tenant, &source, failure))?))
     }
 
@@ -208,23 +204,58 @@ impl Services {
         source: &CredentialSource,
         request: SourceRequest,
         form: &dyn SourceForm,
-        end: Deadline,
+        patience: Option<Instant>,
     ) -> Result<SourceAnswer> {
         let SourceEndpoint::Remote { protocol, url, .. } = &source.endpoint else {
+            let (request, end) = self.beginning(source, request, patience);
             return Ok(self.shared.source_streams.ask(request, end.at()).await);
         };
         let client = match self.shared.outbound.source_client(request.tenant, source).await? {
             Ok(client) => client,
             Err(error) => return Ok(Err(SourceFailure::of(SourceFault::Unreachable, error.to_string()))),
         };
-        Ok(match ask(&client, (*protocol, url), &form.question(*protocol, &request)?, end).await {
+        let place = match client.reserve(patience.map(Deadline::Caller)).await {
+            Ok(place) => place,
+            Err(error) => return Ok(Err(unanswered(&SourceError::Call(error)))),
+        };
+        // The wait for a place is ours, so it takes nothing of the time of the source.
+        let (request, end) = self.beginning(source, request, patience);
+        let question = form.question(*protocol, &request)?;
+        Ok(match ask((&*client, place), (*protocol, url), &question, end).await {
             Ok(Some(body)) => form.answer(*protocol, &body),
             Ok(None) => Ok(None),
-            Err(error) => {
-                let retry_after = error.retry_after();
-                Err(SourceFailure { retry_after, ..SourceFailure::of(error.fault(), error.to_string()) })
-            }
+            Err(error) => Err(unanswered(&error)),
         })
+    }
+
+    /// A question whose time begins now, and the end of this time.
+    fn beginning(
+        &self,
+        source: &CredentialSource,
+        request: SourceRequest,
+        patience: Option<Instant>,
+    ) -> (SourceRequest, Deadline) {
+        let now = Instant::now();
+        let end = match patience.filter(|patience| *patience < now + source.timeout) {
+            Some(patience) => Deadline::Caller(patience),
+            None => Deadline::Server(now + source.timeout),
+        };
+        let left = micros(end.at().saturating_duration_since(now));
+        (SourceRequest { expire_time: self.now().plus_micros(left), ..request }, end)
+    }
+}
+
+fn unanswered(error: &SourceError) -> SourceFailure {
+    SourceFailure { retry_after: error.retry_after(), ..SourceFailure::of(error.fault(), error.to_string()) }
+}
+
+/// Refuses material of which nothing can be used any more. It would replace what is stored, which may be good.
+fn usable(material: Material, now: Timestamp) -> std::result::Result<Material, SourceFailure> {
+    match &material {
+        Material::OAuth2(OAuth2Material { refresh_token: None, expire_time: Some(end), .. }) if *end <= now => {
+            Err(SourceFailure::of(SourceFault::Incomplete, EXPIRED))
+        }
+        _ => Ok(material),
     }
 }
 
@@ -275,6 +306,7 @@ fn no_source(user_id: Option<&UserId>) -> Error {
     Error::not_found_by(Resource::CredentialSource, None, user_id.map(|user_id| ("user_id", user_id.to_string())))
 }
 
+const EXPIRED: &str = "the access token that it gave has already expired, and it gave no refresh token";
 const SOURCES: &str = "number of credential sources of a tenant";
 
 fn micros(duration: Duration) -> i64 {

@@ -44,7 +44,8 @@ pub struct Limits {
     pub body: usize,
     /// The largest head of a response, in bytes.
     pub head: usize,
-    /// The most calls at a time. Others wait for a place, for the connect timeout at most, as part of their total timeout.
+    /// The most calls at a time. Others wait for a place, for the connect timeout at most, as part of their total timeout. That of a call
+    /// whose place was reserved begins afterwards.
     pub concurrency: usize,
     /// The most idle connections. With as many as calls at a time, no call has to make a connection again.
     pub idle: usize,

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use jackfield_domain::TenantId;
 use jackfield_domain::value::url::HttpUrl;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -56,8 +57,10 @@ pub struct Client {
     checked: OnceLock<(HttpUrl, Target)>,
     pool: Pool,
     places: Semaphore,
+    /// Tells calls that can be done without that another one lacks a place.
+    wanted: Notify,
     /// One for each kind of calls.
-    breakers: [Breaker; 5],
+    breakers: [Breaker; 7],
     last_use: Mutex<Instant>,
     observer: Observer,
 }
@@ -71,18 +74,29 @@ pub enum Purpose {
     Exchange,
     /// Revocations.
     Revocation,
-    /// Documents of issuers, and profiles of users.
+    /// Documents of issuers.
     Document,
     /// Codes for devices.
     Device,
+    /// Profiles of users.
+    Profile,
+    /// Profiles of users that can be done without. Such a call waits for no place, and gives up its own to a call that waits.
+    OptionalProfile,
 }
+
+/// A place for one call, which is free again when this is dropped.
+pub struct Reserved<'a>(SemaphorePermit<'a>);
 
 /// The protocol of a call.
 #[derive(Clone, Copy, Debug)]
-enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
+
+/// The time that a call which can be done without goes on after another one has begun to wait for a place. An endpoint that answers at once
+/// needs no more.
+const GRACE: Duration = Duration::from_millis(250);
 
 // === impl Purpose ===
 
@@ -92,9 +106,19 @@ impl Purpose {
     /// exchange may have spent its grant.
     fn keeps_connections(self) -> bool {
         match self {
-            Purpose::Main | Purpose::Revocation | Purpose::Document | Purpose::Device => true,
+            Purpose::Main
+            | Purpose::Revocation
+            | Purpose::Document
+            | Purpose::Device
+            | Purpose::Profile
+            | Purpose::OptionalProfile => true,
             Purpose::Exchange => false,
         }
+    }
+
+    /// Returns true if a call can be done without, so that it must not delay any other.
+    fn is_optional(self) -> bool {
+        matches!(self, Purpose::OptionalProfile)
     }
 }
 
@@ -112,6 +136,7 @@ impl Client {
         Ok(Client {
             pool: Pool::new(definition.limits.idle, kept),
             places: Semaphore::new(definition.limits.concurrency),
+            wanted: Notify::new(),
             breakers: std::array::from_fn(|_| Breaker::new(&definition.limits)),
             last_use: Mutex::new(Instant::now()),
             observer: network.metrics.observer(None),
@@ -146,23 +171,43 @@ impl Client {
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send_as(&self, purpose: Purpose, request: Request) -> Result<Response, CallError> {
-        self.send_by(purpose, Protocol::Http1, request).await
+        self.send_by((purpose, Protocol::Http1), request, None).await
     }
 
-    /// Makes a call over HTTP/2, on a connection of its own. The trailers of the response are among its headers.
+    /// Waits for a place for a call whose time begins when it has one. The connect timeout is the longest wait.
+    ///
+    /// # Errors
+    /// There is no place in time.
+    pub async fn reserve(&self, deadline: Option<Deadline>) -> Result<Reserved<'_>, CallError> {
+        self.touch();
+        let place = self.place(deadline).await;
+        place.map(Reserved).map_err(|fault| CallError { fault, sent: false })
+    }
+
+    /// Makes a call that has its place. Over HTTP/2, it has a connection of its own, and the trailers of the response are among its headers.
     ///
     /// # Errors
     /// There is no complete response within the limits.
-    pub async fn send_http2(&self, request: Request) -> Result<Response, CallError> {
-        self.send_by(Purpose::Main, Protocol::Http2, request).await
+    pub(crate) async fn send_in(
+        &self,
+        place: Reserved<'_>,
+        protocol: Protocol,
+        request: Request,
+    ) -> Result<Response, CallError> {
+        self.send_by((Purpose::Main, protocol), request, Some(place)).await
     }
 
-    async fn send_by(&self, purpose: Purpose, protocol: Protocol, request: Request) -> Result<Response, CallError> {
+    async fn send_by(
+        &self,
+        kind: (Purpose, Protocol),
+        request: Request,
+        place: Option<Reserved<'_>>,
+    ) -> Result<Response, CallError> {
         self.touch();
         let target = self.target(&request.url);
         let observed = self.observer.begin(&request.method, target.as_deref().ok());
         let outcome = match &target {
-            Ok(target) => self.admit((purpose, protocol), target, request).instrument(observed.span()).await,
+            Ok(target) => self.admit(kind, target, request, place).instrument(observed.span()).await,
             Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
         };
         observed.end(outcome.as_ref().map(|response| response.status).map_err(|error| &error.fault));
@@ -175,13 +220,22 @@ impl Client {
         (purpose, protocol): (Purpose, Protocol),
         target: &Target,
         request: Request,
+        place: Option<Reserved<'_>>,
     ) -> Result<Response, CallError> {
         let unsent = |fault| CallError { fault, sent: false };
         let timeouts = self.definition.timeouts;
         let total = Deadline::Server(Instant::now() + timeouts.total);
         let earlier = request.deadline.filter(|deadline| deadline.at() < total.at());
         let deadline = earlier.unwrap_or(total);
-        let _place = self.place(request.deadline).await.map_err(unsent)?;
+        let (_place, wanted) = match (place, purpose.is_optional()) {
+            (Some(Reserved(place)), _) => (place, None),
+            (None, false) => (self.place(request.deadline).await.map_err(unsent)?, None),
+            (None, true) => {
+                // It hears of calls that begin to wait from here on.
+                let wanted = self.wanted.notified();
+                (self.places.try_acquire().map_err(|_| unsent(Fault::Busy))?, Some(wanted))
+            }
+        };
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
         let admission = self.breakers[purpose as usize].admit().map_err(open)?;
         let attempt = Attempt::new(admission, timeouts, deadline);
@@ -195,7 +249,11 @@ impl Client {
                     Protocol::Http2 => Box::pin(self.call_http2(target, request, &attempt)).await,
                 }
             });
-            within(deadline.at(), call, || attempt.is_sent()).await
+            let in_time = within(deadline.at(), call, || attempt.is_sent());
+            match wanted {
+                None => in_time.await,
+                Some(wanted) => Box::pin(unless_wanted(wanted, in_time)).await,
+            }
         };
         let outcome = outcome.unwrap_or_else(|| Err(deadline.fault()));
         let sent = attempt.is_sent();
@@ -203,7 +261,8 @@ impl Client {
             // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
             // kind may be about this one request.
             Ok(response) => attempt.settle(matches!(response.status.as_u16(), 502..=504)),
-            Err(Fault::CallerTimeout) => drop(attempt),
+            // The caller left, or the call gave way to another one.
+            Err(Fault::CallerTimeout | Fault::Busy) => drop(attempt),
             // Less time than the total timeout, and the wait in our own queue, say nothing about the system.
             Err(Fault::TotalTimeout) if earlier.is_some() || start.elapsed() < timeouts.total / 2 => drop(attempt),
             Err(fault) if fault.is_outage() => attempt.settle(true),
@@ -244,8 +303,12 @@ impl Client {
         self.pool.len()
     }
 
-    /// Waits for a place, for the connect timeout at most.
+    /// Waits for a place, for the connect timeout at most. Calls that can be done without give theirs up.
     pub(crate) async fn place(&self, deadline: Option<Deadline>) -> Result<SemaphorePermit<'_>, Fault> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        self.wanted.notify_waiters();
         let end = Instant::now() + self.definition.timeouts.connect;
         let earlier = deadline.filter(|deadline| deadline.at() < end);
         match timeout_at(earlier.map_or(end, Deadline::at), self.places.acquire()).await {
@@ -339,6 +402,22 @@ impl Client {
         connected.rest_on(self.definition.identity(target));
         tls.note(connected.not_after);
         Connection::new(connected, limits).await
+    }
+}
+
+/// The outcome of a call that can be done without. `Busy` if another one lacks a place before.
+async fn unless_wanted<T>(
+    wanted: Notified<'_>,
+    call: impl Future<Output = Option<Result<T, Fault>>>,
+) -> Option<Result<T, Fault>> {
+    let is_wanted = async {
+        wanted.await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = call => outcome,
+        () = is_wanted => Some(Err(Fault::Busy)),
     }
 }
 

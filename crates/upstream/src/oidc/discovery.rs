@@ -77,7 +77,7 @@ const DEFAULT_AUTH_METHOD: &str = "client_secret_basic";
 /// There is none, it is that of another issuer, or a part of it is unusable.
 pub async fn discover(fetcher: &Fetcher<'_>, issuer: &str) -> Result<ProviderMetadata, DocumentFault> {
     let urls = DocumentUrls::of(issuer)?;
-    ProviderMetadata::of(fetcher.fetch(&urls.openid, None).await?, issuer)
+    ProviderMetadata::of(fetcher.fetch(&urls.openid).await?, issuer)
 }
 
 /// Checks from which issuer an authorisation response is, before the code in it goes anywhere. The texts are compared byte for byte.

@@ -69,15 +69,25 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 // === impl Fetcher ===
 
 impl Fetcher<'_> {
-    /// Fetches a document of JSON. Redirects are not followed.
-    pub(super) async fn fetch<T: DeserializeOwned>(
+    /// Fetches a document of an issuer. Redirects are not followed.
+    pub(super) async fn fetch<T: DeserializeOwned>(&self, url: &HttpUrl) -> Result<T, DocumentFault> {
+        self.fetch_as(Purpose::Document, document_request(url.clone(), self.deadline)).await
+    }
+
+    /// Fetches a document of JSON that only the owner of a token gets.
+    pub(super) async fn fetch_with<T: DeserializeOwned>(
         &self,
+        purpose: Purpose,
         url: &HttpUrl,
-        authorization: Option<HeaderValue>,
+        authorization: HeaderValue,
     ) -> Result<T, DocumentFault> {
         let mut request = document_request(url.clone(), self.deadline);
-        request.headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
-        let response = self.client.send_as(Purpose::Document, request).await?;
+        request.headers.insert(AUTHORIZATION, authorization);
+        self.fetch_as(purpose, request).await
+    }
+
+    async fn fetch_as<T: DeserializeOwned>(&self, purpose: Purpose, request: Request) -> Result<T, DocumentFault> {
+        let response = self.client.send_as(purpose, request).await?;
         document(response.status, &response.body)
     }
 }

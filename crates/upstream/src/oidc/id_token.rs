@@ -12,6 +12,7 @@ use super::claims::IdTokenClaims;
 use super::documents::Fetcher;
 use super::fault::IdTokenFault;
 use super::keys::{KeySets, Signed};
+use super::members::Members;
 
 /// The rules for an ID token.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,9 @@ pub enum IdTokenUse<'a> {
 
 /// The difference between two clocks that is tolerated, in seconds.
 const LEEWAY: f64 = 60.0;
+/// The fault of a header, and that of a payload, that cannot be read.
+const WRONG_HEADER: &str = "the header is not a JSON object in base64, or has a member twice";
+const WRONG_PAYLOAD: &str = "the payload is not a JSON object in base64, or has a member twice";
 /// The longest ID token, in bytes.
 const MAX_ID_TOKEN: usize = 64 * 1024;
 
@@ -74,8 +78,8 @@ impl IdTokenRules<'_> {
             [_, _, _, _, _] => return Err(IdTokenFault::Encrypted),
             _ => return Err(IdTokenFault::Malformed("it has not three parts")),
         };
-        let (algorithm, kid) = self.header(&object(header, "the header is not a JSON object in base64")?)?;
-        let claims = object(payload, "the payload is not a JSON object in base64")?;
+        let (algorithm, kid) = self.header(&object(header, WRONG_HEADER)?)?;
+        let claims = object(payload, WRONG_PAYLOAD)?;
         self.check_parties(&claims)?;
         let (expire_time, issue_time) = check_times(&claims, self.time)?;
         self.check_nonce(&claims)?;
@@ -163,7 +167,7 @@ impl IdTokenRules<'_> {
 
 /// The subject that an ID token claims. Nothing of the token is checked.
 pub fn claimed_subject(id_token: &Secret) -> Option<String> {
-    let claims = object(id_token.expose().split('.').nth(1)?, "the payload is not a JSON object in base64").ok()?;
+    let claims = object(id_token.expose().split('.').nth(1)?, WRONG_PAYLOAD).ok()?;
     claims.get("sub")?.as_str().map(str::to_owned)
 }
 
@@ -194,10 +198,11 @@ fn timestamp(seconds: f64) -> Timestamp {
     Timestamp((seconds * 1e6) as i64).clamp(Timestamp::MIN, Timestamp::MAX)
 }
 
-/// The JSON object of a part of a token.
+/// The JSON object of a part of a token. Each of its members is there once (RFC 7515 4 for the header, RFC 7519 4 for claims).
 fn object(part: &str, fault: &'static str) -> Result<Map<String, Value>, IdTokenFault> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| IdTokenFault::Malformed(fault))?;
-    serde_json::from_slice(&bytes).map_err(|_| IdTokenFault::Malformed(fault))
+    let members = serde_json::from_slice::<Members>(&bytes);
+    members.map(|members| members.0).map_err(|_| IdTokenFault::Malformed(fault))
 }
 
 // === impl IdTokenUse ===

@@ -104,7 +104,7 @@ pub(crate) fn count_keys(body: &[u8]) -> Result<(usize, usize), DocumentFault> {
 }
 
 async fn fetch(fetcher: &Fetcher<'_>, url: &HttpUrl) -> Result<KeySet, DocumentFault> {
-    fetcher.fetch(url, None).await.map(KeySet::of)
+    fetcher.fetch(url).await.map(KeySet::of)
 }
 
 // === impl KeySet ===

@@ -11,6 +11,7 @@ mod fault;
 mod id_token;
 mod jwk;
 mod keys;
+mod members;
 mod profile;
 mod published;
 
@@ -23,6 +24,6 @@ pub use self::fault::{DocumentFault, IdTokenFault, ProfileFault};
 pub use self::id_token::{IdTokenRules, IdTokenUse, claimed_subject};
 pub use self::keys::KeySets;
 pub(crate) use self::keys::count_keys;
-pub use self::profile::{Profile, fetch_profile};
+pub use self::profile::{Profile, ProfileNeed, fetch_profile};
 pub(crate) use self::published::Published;
 pub use self::published::{DocumentUrls, ProviderEndpoint, ProviderEndpoints};

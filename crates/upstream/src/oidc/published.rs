@@ -83,10 +83,8 @@ const OAUTH: &str = "/.well-known/oauth-authorization-server";
 /// It publishes none, or the document is that of another issuer.
 pub(super) async fn endpoints(fetcher: &Fetcher<'_>, issuer: &str) -> Result<ProviderEndpoints, DocumentFault> {
     let urls = DocumentUrls::of(issuer)?;
-    let published = match fetcher.fetch::<Published>(&urls.openid, None).await {
-        Err(first) if first.is_no_document() => {
-            fetcher.fetch(&urls.oauth, None).await.map_err(|second| first.or(second))?
-        }
+    let published = match fetcher.fetch::<Published>(&urls.openid).await {
+        Err(first) if first.is_no_document() => fetcher.fetch(&urls.oauth).await.map_err(|second| first.or(second))?,
         first => first?,
     };
     ProviderEndpoints::of(&published, issuer)

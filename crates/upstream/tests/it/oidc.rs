@@ -1,6 +1,7 @@
 //! Issuers of OpenID Connect: what they publish, and what is believed of their ID tokens.
 
 mod endpoints;
+mod profile;
 mod signer;
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use jackfield_upstream::clients::ClientId;
 use jackfield_upstream::egress::Policy;
 use jackfield_upstream::oidc::{
     Discovery, DocumentFault, Fetcher, IdTokenClaims, IdTokenFault, IdTokenRules, IdTokenUse, KeySets, ProfileFault,
-    fetch_profile,
+    ProfileNeed, fetch_profile,
 };
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
@@ -453,7 +454,8 @@ async fn the_egress_policy_holds_for_what_an_issuer_names() {
 async fn a_profile_is_that_of_the_owner_of_the_token() {
     let issuer = Issuer::start(&[]).await;
     let (address, access_token) = (url(&issuer.url("/me")), Secret::new("access-1".to_owned()));
-    let fetch = async |subject| fetch_profile(&issuer.fetcher(0.0), &address, &access_token, subject).await;
+    let me = (&address, ProfileNeed::Required);
+    let fetch = async |subject| fetch_profile(&issuer.fetcher(0.0), me, &access_token, subject).await;
     issuer.site.put("/me", 200, "", json!({ "sub": "u1", "login": "ada" }));
     let profile = fetch(Some("u1")).await.unwrap();
     assert_eq!(profile.0["login"], "ada");
@@ -468,6 +470,7 @@ async fn a_profile_is_that_of_the_owner_of_the_token() {
         (307, "{}", "STATUS_UNEXPECTED"),
         (200, "<html>", "BODY_MALFORMED"),
         (200, r#"["u1"]"#, "BODY_MALFORMED"),
+        (200, r#"{"sub": "u1", "email_verified": false, "email_verified": true}"#, "BODY_MALFORMED"),
         (200, "eyJhbGciOiJub25lIn0.e30.", "BODY_MALFORMED"),
     ] {
         issuer.site.put("/me", status, "location: /elsewhere\r\n", body);
@@ -475,6 +478,6 @@ async fn a_profile_is_that_of_the_owner_of_the_token() {
     }
     assert_eq!(issuer.site.asked("/elsewhere"), 0);
     let broken = Secret::new("a\r\nb".to_owned());
-    let outcome = fetch_profile(&issuer.fetcher(0.0), &address, &broken, None).await;
+    let outcome = fetch_profile(&issuer.fetcher(0.0), me, &broken, None).await;
     assert_eq!(outcome, Err(ProfileFault::AccessTokenUnusable));
 }

@@ -27,7 +27,8 @@ async fn asked(protocols: &[&str]) -> SourceError {
     let text = format!("https://localhost:{}", server.port());
     let client = client(development(), Definition { trust: authority.trust(), ..definition(&text) });
     let deadline = Deadline::Server(Instant::now() + Duration::from_secs(5));
-    ask(&client, (SourceProtocol::Grpc, &url(&text)), b"question", deadline).await.unwrap_err()
+    let place = client.reserve(None).await.unwrap();
+    ask((&client, place), (SourceProtocol::Grpc, &url(&text)), b"question", deadline).await.unwrap_err()
 }
 
 #[tokio::test]

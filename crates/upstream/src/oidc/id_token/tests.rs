@@ -122,6 +122,27 @@ fn each_broken_rule_has_its_fault() {
     }
 }
 
+/// Which of the two counts is not the same for all readers.
+#[test]
+fn a_claim_or_a_header_that_is_there_twice_is_refused() {
+    let good = changed(json!({ "email": "ada@a.example", "email_verified": false }));
+    assert!(!examined(&rules(), &token(HEADER, &good)).unwrap().is_email_verified);
+    for more in [
+        r#""email_verified":true"#,
+        r#""email_verified":false"#,
+        r#""email":"eve@a.example""#,
+        r#""sub":"u2""#,
+        r#""s\u0075b":"u2""#,
+        r#""iss":"https://id.example""#,
+        r#""exp":9000000000"#,
+    ] {
+        let payload = good.replacen('{', &format!("{{{more},"), 1);
+        assert_eq!(examined(&rules(), &token(HEADER, &payload)), Err(IdTokenFault::Malformed(WRONG_PAYLOAD)), "{more}");
+    }
+    let header = HEADER.replacen('{', r#"{"alg":"ES256","#, 1);
+    assert_eq!(examined(&rules(), &token(&header, &good)), Err(IdTokenFault::Malformed(WRONG_HEADER)));
+}
+
 #[test]
 fn a_header_of_another_kind_is_refused() {
     let payload = changed(json!({}));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jackfield_domain::Secret;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_upstream::clients::ClientId;
-use jackfield_upstream::oidc::{DocumentFault, ProviderEndpoints, fetch_profile};
+use jackfield_upstream::oidc::{DocumentFault, ProfileNeed, ProviderEndpoints, fetch_profile};
 use jackfield_upstream::probe::{Owner, Probe, published_endpoints};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
@@ -196,5 +196,6 @@ async fn a_byte_order_mark_in_a_document_is_skipped() {
     assert_eq!(token_of(&issuer.endpoints_at(0.0).await.unwrap(), &issuer), issuer.url("/token"));
     assert!(issuer.validate(&issuer.sign(&signer)).await.is_ok());
     let (me, token) = (url(&issuer.url("/me")), Secret::new("access-1".to_owned()));
-    assert_eq!(fetch_profile(&issuer.fetcher(0.0), &me, &token, Some("u1")).await.unwrap().0["sub"], "u1");
+    let profile = fetch_profile(&issuer.fetcher(0.0), (&me, ProfileNeed::Optional), &token, Some("u1")).await;
+    assert_eq!(profile.unwrap().0["sub"], "u1");
 }
