@@ -20,6 +20,7 @@ client_tests() {
   client_test "session of README.md" readme_session "$have_documents" "grpcurl, jq or Python"
   client_test "session of docs/session.md" document_session "$have_documents" "grpcurl, jq or Python"
   client_test "session of deploy/guide/sources.md" sources_session "$have_documents" "grpcurl, jq or Python"
+  client_test "examples at a taken address" taken_address yes
   client_test "Python grpcio session" python_session "$have_python" "the Python packages"
   client_test "Python grpcio, ordinary hardship" python_ordinary "$have_python" "the Python packages"
   client_test "Python grpcio, the Fiscus page" python_fiscus "$have_python" "the Python packages"
@@ -125,6 +126,17 @@ document_session() {
 
 sources_session() {
   with_source "$VENV/bin/python" tests/clients/document.py deploy/guide/sources.md "A gRPC endpoint"
+}
+
+# The address of the server is taken. Each example says so.
+taken_address() {
+  local name said arguments
+  for name in credential-source login-backend oauth-provider; do
+    arguments=("$JACKFIELD_DATA/taken")
+    [ "$name" != oauth-provider ] || arguments=()
+    said=$(timeout 30 "$(program "$name")" "${arguments[@]}" "$JACKFIELD_ADDRESS" 2>&1)
+    [[ $said == *"cannot listen on $JACKFIELD_ADDRESS: "* ]] || { echo "$name says: $said" && return 1; }
+  done
 }
 
 python_session() {
