@@ -3,7 +3,7 @@
 Runs the "sh" blocks of the document, or of one of its sections, in one shell, and compares what they print with the "text" block
 after each. A line "…" stands for any lines, and "…" within a line for any text. Ids, times and etags may differ.
 
-Environment: as in session.sh, and JACKFIELD_EXAMPLE and JACKFIELD_PROVIDER, the hosts and ports of the examples of README.md.
+Environment: as in session.sh, and JACKFIELD_EXAMPLE, JACKFIELD_PROVIDER and JACKFIELD_SOURCE, the hosts and ports of the examples.
 """
 
 import os
@@ -14,6 +14,9 @@ import tempfile
 from pathlib import Path
 
 MARK = "--- the end of block"
+
+# The ports of the examples in the documents.
+EXAMPLES = {"JACKFIELD_EXAMPLE": "localhost:8443", "JACKFIELD_PROVIDER": "localhost:8444", "JACKFIELD_SOURCE": "localhost:8445"}
 
 # Patterns of output that differs from run to run.
 VOLATILE = [
@@ -59,9 +62,10 @@ def run(commands: list[str]) -> list[str]:
         binary.symlink_to(Path(os.environ["JACKFIELD"]).absolute())
         Path(directory, "data").symlink_to(Path(os.environ["JACKFIELD_DATA"]).absolute())
         script = f"\necho '{MARK}'\n".join([*commands, ""]).replace("127.0.0.1:7443", os.environ["JACKFIELD_ADDRESS"])
-        for name, address in [("JACKFIELD_EXAMPLE", "localhost:8443"), ("JACKFIELD_PROVIDER", "localhost:8444")]:
+        for name, address in EXAMPLES.items():
             script = script.replace(address, os.environ.get(name, address))
-        shell = ["bash", "-u", "-c", script]
+        # The blocks are those of any POSIX shell, as their mark says.
+        shell = ["sh", "-u", "-c", script]
         done = subprocess.run(
             shell, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

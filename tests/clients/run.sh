@@ -19,6 +19,8 @@ client_tests() {
   client_test "grpcurl session" grpcurl_session "$have_grpcurl" "grpcurl or jq"
   client_test "session of README.md" readme_session "$have_documents" "grpcurl, jq or Python"
   client_test "session of docs/session.md" document_session "$have_documents" "grpcurl, jq or Python"
+  client_test "session of deploy/guide/sources.md" sources_session "$have_documents" "grpcurl, jq or Python"
+  client_test "examples at a taken address" taken_address yes
   client_test "Python grpcio session" python_session "$have_python" "the Python packages"
   client_test "Python grpcio, ordinary hardship" python_ordinary "$have_python" "the Python packages"
   client_test "Python grpcio, the Fiscus page" python_fiscus "$have_python" "the Python packages"
@@ -122,6 +124,21 @@ document_session() {
   "$VENV/bin/python" tests/clients/document.py docs/session.md
 }
 
+sources_session() {
+  with_source "$VENV/bin/python" tests/clients/document.py deploy/guide/sources.md "A gRPC endpoint"
+}
+
+# The address of the server is taken. Each example says so.
+taken_address() {
+  local name said arguments
+  for name in credential-source login-backend oauth-provider; do
+    arguments=("$JACKFIELD_DATA/taken")
+    [ "$name" != oauth-provider ] || arguments=()
+    said=$(timeout 30 "$(program "$name")" "${arguments[@]}" "$JACKFIELD_ADDRESS" 2>&1)
+    [[ $said == *"cannot listen on $JACKFIELD_ADDRESS: "* ]] || { echo "$name says: $said" && return 1; }
+  done
+}
+
 python_session() {
   "$VENV/bin/python" tests/clients/session.py
 }
@@ -206,6 +223,12 @@ with_example() {
 # with_provider COMMAND…: the same with the example of an OAuth provider, whose host and port is JACKFIELD_PROVIDER.
 with_provider() {
   with_program JACKFIELD_PROVIDER oauth-provider 127.0.0.1:0 -- "$@"
+}
+
+# with_source COMMAND…: the same with the example of a credential source, whose host and port is JACKFIELD_SOURCE. Its certificates are in
+# $JACKFIELD_DATA/source.
+with_source() {
+  with_program JACKFIELD_SOURCE credential-source "$JACKFIELD_DATA/source" 127.0.0.1:0 -- "$@"
 }
 
 # with_program VARIABLE PROGRAM ARGUMENT… -- COMMAND…: runs a command while another program runs that says its host and port.

@@ -323,6 +323,28 @@ expect '.code == 5'
 rpc jackfield.v1.UserConnectorService/RemoveUserConnector '{"userId": "user-1", "connector": "name:My Generic Connector"}'
 expect '(.removed | not) and .warning != null'
 
+# --- Watches: grpcurl keeps a reflection stream open beside each ------------------------------------------------------
+
+WATCHES=()
+for watch in $(seq 12); do
+  {
+    exec grpcurl -format-error -cacert "$PKI/ca.pem" -cert "$PKI/client.pem" -key "$PKI/client-key.pem" \
+      -d '{}' "$JACKFIELD_ADDRESS" grpc.health.v1.Health/Watch >"$WORK/watch.$watch" 2>&1
+  } &
+  WATCHES+=($!)
+done
+for watch in $(seq 12); do
+  for _ in $(seq 300); do
+    [ ! -s "$WORK/watch.$watch" ] || break
+    sleep 0.1
+  done
+  ANSWER=$(cat "$WORK/watch.$watch")
+  expect '.status == "SERVING"'
+done
+rpc jackfield.v1.ConnectorService/GetConnector '{"reference": "name:My Generic Connector"}'
+kill "${WATCHES[@]}"
+wait "${WATCHES[@]}" 2>/dev/null || true
+
 # --- No answer held a secret ------------------------------------------------------------------------------------------
 
 ANSWER=$(grep -E 'basicPassword|passwordOfTheSession|clientSecretOfTheSession|secretHeaderOfTheSession|(access|refresh)TokenOfTheSession|PRIVATE KEY' "$WORK/answers") &&

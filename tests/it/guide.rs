@@ -78,6 +78,26 @@ fn prose(markdown: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The examples can run beside each other, at the ports that the documents say.
+#[test]
+fn each_example_has_a_port_of_its_own() {
+    let mut ports = BTreeSet::new();
+    for (example, document) in [
+        ("login-backend", "README.md"),
+        ("oauth-provider", "README.md"),
+        ("credential-source", "deploy/guide/sources.md"),
+    ] {
+        let source = read(&format!("examples/{example}/src/main.rs"));
+        let (_, rest) = source.split_once("\"127.0.0.1:").expect("a default address");
+        let port = rest.split('"').next().expect("its end").to_owned();
+        assert!(
+            read(document).contains(&format!("localhost:{port}")),
+            "{document} does not name port {port} of {example}"
+        );
+        assert!(ports.insert(port.clone()), "{example} has port {port} of another example");
+    }
+}
+
 /// The texts between single backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)

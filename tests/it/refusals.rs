@@ -213,6 +213,17 @@ async fn a_second_process_on_the_same_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_in_use() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for before in [Before::Stopped, Before::Killed] {
+        let site = served(before).await;
+        let in_use = format!("cannot listen on {address}: Address already in use (os error 98)");
+        refuses(&site, &["serve", "--set", &format!("listen.address={address}")], &in_use);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_schema() {
     for before in [Before::Stopped, Before::Killed] {
         let site = served(before).await;

@@ -75,6 +75,27 @@ pub enum BindError {
 // === impl Server ===
 
 impl Server {
+    /// Binds every address that the configuration names, and lets go of all of them again: a start that would fail at one of them is
+    /// refused before it makes anything.
+    ///
+    /// # Errors
+    /// An address that cannot be used.
+    pub async fn check_addresses(config: &TransportConfig) -> Result<(), BindError> {
+        let health = config.listen.health_address.parse::<SocketAddr>().ok();
+        let http = config.http.iter().map(|listen| listen.address);
+        // They stay bound until the end: two listeners may have the same address.
+        let mut bound = Vec::new();
+        for address in config.listen.tcp_address().into_iter().chain(health).chain(http) {
+            bound.push(Listener::tcp(address).await?);
+        }
+        let _metrics = bind_metrics(&config.telemetry.prometheus_address).await?;
+        let path = &config.listen.unix_socket;
+        if !path.as_os_str().is_empty() {
+            Listener::refuse_used(path).await?;
+        }
+        Ok(())
+    }
+
     /// Binds everything that the configuration names in front of a service.
     ///
     /// # Errors
@@ -159,14 +180,7 @@ impl Server {
             Ok(address) => Some(Listener::tcp(address).await?),
             Err(_) => None,
         };
-        let metrics_listener = match config.telemetry.prometheus_address.as_str() {
-            "" => None,
-            address => Some(
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|source| BindError::MetricsPage { address: address.to_owned(), source })?,
-            ),
-        };
+        let metrics_listener = bind_metrics(&config.telemetry.prometheus_address).await?;
         let mut http = Vec::with_capacity(config.http.len());
         for listen in &config.http {
             if let Some(api) = backend.http(listen.name) {
@@ -299,6 +313,15 @@ impl BoundHttp {
         let front = HttpFront::new(api, stack.clone(), caller, tls.clone(), config);
         Ok(BoundHttp { name, listener: Listener::tcp(*address).await?, front, tls })
     }
+}
+
+/// Binds the address of the metrics page, if there is one.
+async fn bind_metrics(address: &str) -> Result<Option<TcpListener>, BindError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|source| BindError::MetricsPage { address: address.to_owned(), source })
 }
 
 async fn bind_listeners(

@@ -3,7 +3,7 @@
 //!
 //! It is the authentication callback of the Fiscus SDK: it has credentials of the user `ada` for connectors named Gmail and Salesforce.
 //! The first start makes an authority, a certificate of its own and one for Jackfield, in a directory:
-//! `credential-source [directory] [address]`, by default `data/source` and `127.0.0.1:8444`.
+//! `credential-source [directory] [address]`, by default `data/source` and `127.0.0.1:8445`.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -58,13 +58,14 @@ fn credentials(user_id: &str, connector_name: &str) -> Option<Material> {
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().unwrap_or_else(|| "data/source".to_owned()));
-    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8444".to_owned());
+    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8445".to_owned());
     example_certificates::make(&directory)?;
     let file = |name: &str| std::fs::read(directory.join(name));
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(file("server.pem")?, file("server-key.pem")?))
         .client_ca_root(Certificate::from_pem(file("ca.pem")?));
-    let listener = TcpListener::bind(&address).await?;
+    let bound = TcpListener::bind(&address).await;
+    let listener = bound.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let (port, identity) = (listener.local_addr()?.port(), directory.join("client.pem"));
     writeln!(
         std::io::stdout(),

@@ -35,7 +35,8 @@ async fn main() -> Result<()> {
     let directory = PathBuf::from(arguments.next().unwrap_or_else(|| "data/example".to_owned()));
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8443".to_owned());
     let acceptor = TlsAcceptor::from(Arc::new(certificates(&directory)?));
-    let listener = TcpListener::bind(&address).await?;
+    let bound = TcpListener::bind(&address).await;
+    let listener = bound.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let (port, identity) = (listener.local_addr()?.port(), directory.join("client.pem"));
     let said = format!("Checks log-ins at https://localhost:{port}/login, for clients with {}", identity.display());
     writeln!(std::io::stdout(), "{said}")?;

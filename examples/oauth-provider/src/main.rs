@@ -1,8 +1,10 @@
 //! An OAuth provider whose access tokens last two minutes, to see how Jackfield authorises users and keeps their tokens fresh. README.md shows
 //! it. The crate `oauth-as` does the work.
 //!
-//! Its only user is `ada`, who is always logged in: at `/device` she types the code that Jackfield was given, and decides. It replaces a
-//! refresh token each time it is used, and keeps nothing when it ends: `oauth-provider [address]`, by default `127.0.0.1:8444`.
+//! Its only user is `ada`, who is always logged in. At `/authorize`, to which the application sends her browser, she decides, and the
+//! browser goes back with a code; at `/device` she types the code that Jackfield was given, and decides. The provider replaces a
+//! refresh token each time it is used, and keeps nothing when it ends: `oauth-provider [address] [redirect URI of the client]`, by
+//! default `127.0.0.1:8444` and `http://localhost:8080/authorized`.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -10,18 +12,19 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, ORIGIN};
+use http::header::{CONTENT_TYPE, LOCATION, ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use oauth_as::authorization::{AuthorizationError, AuthorizationRequest};
 use oauth_as::client::{Client, ClientAuth, ClientId};
 use oauth_as::grant::GrantType;
 use oauth_as::http::{AuthorizationService, ServiceBuilder};
 use oauth_as::scope::ScopeSet;
-use oauth_as::server::{AuthorizationServer, ServerConfig, SystemClock};
+use oauth_as::server::{AuthorizationServer, ServerConfig, SystemClock, UserApproval};
 use oauth_as::store::MemoryStorage;
 use tokio::net::{TcpListener, TcpStream};
 use url::form_urlencoded;
@@ -40,7 +43,9 @@ struct Provider {
 const CLIENT: (&str, &str) = ("jackfield", "clientSecretOfTheExample");
 const USER: &str = "ada";
 const SCOPE: &str = "calendar";
-/// The page at which the user decides.
+/// The page to which the application sends the browser of its user, who decides there. It is the default of the library.
+const AUTHORIZATION: &str = "/authorize";
+/// The page at which the user decides about a code.
 const DEVICE: &str = "/device";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
 /// The largest request, in bytes.
@@ -48,11 +53,16 @@ const MAX_BODY: usize = 64 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8444".to_owned());
-    let listener = TcpListener::bind(&address).await?;
-    let provider = Arc::new(Provider::new(format!("http://localhost:{}", listener.local_addr()?.port())).await?);
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8444".to_owned());
+    let redirect_uri = arguments.next().unwrap_or_else(|| "http://localhost:8080/authorized".to_owned());
+    let bound = TcpListener::bind(&address).await;
+    let listener = bound.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let issuer = format!("http://localhost:{}", listener.local_addr()?.port());
+    let provider = Arc::new(Provider::new(issuer, redirect_uri.clone()).await?);
     let (issuer, (id, secret)) = (&provider.issuer, CLIENT);
     writeln!(std::io::stdout(), "Authorises at {issuer}, for the client {id} with the secret {secret}")?;
+    writeln!(std::io::stdout(), "Sends browsers back to {redirect_uri}")?;
     loop {
         let (stream, _) = listener.accept().await?;
         let provider = Arc::clone(&provider);
@@ -79,7 +89,7 @@ async fn serve(provider: Arc<Provider>, stream: TcpStream) -> Result<()> {
 // === impl Provider ===
 
 impl Provider {
-    async fn new(issuer: String) -> Result<Self> {
+    async fn new(issuer: String, redirect_uri: String) -> Result<Self> {
         let mut config = ServerConfig::new(&*issuer, format!("{issuer}{DEVICE}"));
         config.include_verification_uri_complete = true;
         config.access_token_ttl = TOKEN_LIFETIME;
@@ -89,8 +99,8 @@ impl Provider {
         let client = Client {
             client_id: ClientId::new(CLIENT.0),
             auth: ClientAuth::ConfidentialSecret { secret: CLIENT.1.to_owned() },
-            grant_types: vec![GrantType::DeviceCode, GrantType::RefreshToken],
-            redirect_uris: Vec::new(),
+            grant_types: vec![GrantType::AuthorizationCode, GrantType::DeviceCode, GrantType::RefreshToken],
+            redirect_uris: vec![redirect_uri],
             allowed_scopes: scopes.clone(),
             default_scopes: scopes,
             name: None,
@@ -104,21 +114,42 @@ impl Provider {
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await?.to_bytes();
-        if head.uri.path() != DEVICE {
+        let is_device = head.uri.path() == DEVICE;
+        if !is_device && head.uri.path() != AUTHORIZATION {
             let response = self.endpoints.handle(Request::from_parts(head, Full::new(body))).await;
             return Ok(response.map(|body| Full::new(body.into_bytes())));
         }
         let is_its_own = |origin: &HeaderValue| origin.as_bytes() == self.issuer.as_bytes();
         let query = head.uri.query().unwrap_or_default().as_bytes();
         Ok(match head.method {
-            Method::GET => form(&value(query, "user_code")),
+            Method::GET if is_device => form(Some(&value(query, "user_code"))),
+            Method::GET => self.authorize(query, "").await,
             // Another page could decide for the user.
             Method::POST if !head.headers.get(ORIGIN).is_none_or(is_its_own) => {
                 page(StatusCode::FORBIDDEN, "The form is of another site.")
             }
-            Method::POST => self.decide(&value(&body, "user_code"), &value(&body, "decision")).await,
+            Method::POST if is_device => self.decide(&value(&body, "user_code"), &value(&body, "decision")).await,
+            Method::POST => self.authorize(query, &value(&body, "decision")).await,
             _ => page(StatusCode::METHOD_NOT_ALLOWED, "This page is read, or its form posted."),
         })
+    }
+
+    /// Asks the user about an authorisation request, and sends the browser back when there is a decision.
+    async fn authorize(&self, query: &[u8], decision: &str) -> Response<Full<Bytes>> {
+        let request = AuthorizationRequest::from_pairs(form_urlencoded::parse(query));
+        let request = match self.server.validate_authorization_request(&request).await {
+            Ok(request) => request,
+            Err(error) => return refused(&error),
+        };
+        match decision {
+            "" => form(None),
+            "permit" => match self.server.issue_authorization_code(UserApproval::granted(&request, USER)).await {
+                Ok(answer) => redirect(&answer.location(&request.redirect_uri)),
+                Err(error) => refused(&error),
+            },
+            "refuse" => redirect(&request.denied().location()),
+            _ => page(StatusCode::BAD_REQUEST, "The decision is permit or refuse."),
+        }
     }
 
     async fn decide(&self, user_code: &str, decision: &str) -> Response<Full<Bytes>> {
@@ -141,16 +172,38 @@ fn value(parameters: &[u8], name: &str) -> String {
     found.chars().filter(|it| it.is_ascii_alphanumeric() || *it == '-').collect()
 }
 
-fn form(user_code: &str) -> Response<Full<Bytes>> {
+/// A page that asks the user, with a field for the code of a device if there is one. Its form goes to its own address.
+fn form(user_code: Option<&str>) -> Response<Full<Bytes>> {
+    let input = |code| format!("<input name=\"user_code\" value=\"{code}\" autocomplete=\"off\" required>");
+    let field = user_code.map(|code| format!("<p><label>Code {}</label></p>\n", input(code))).unwrap_or_default();
     let form = format!(
         "<p>{CLIENT} asks for access to your {SCOPE}, {USER}.</p>\n\
-         <form method=\"post\" action=\"{DEVICE}\">\n\
-         <p><label>Code <input name=\"user_code\" value=\"{user_code}\" autocomplete=\"off\" required></label></p>\n\
-         <p><button name=\"decision\" value=\"permit\">Permit</button>\n\
+         <form method=\"post\">\n\
+         {field}<p><button name=\"decision\" value=\"permit\">Permit</button>\n\
          <button name=\"decision\" value=\"refuse\">Refuse</button></p>\n</form>",
         CLIENT = CLIENT.0,
     );
     html(StatusCode::OK, &form)
+}
+
+/// The answer to a request that is refused: where the client can be trusted, the browser goes back to it.
+fn refused(error: &AuthorizationError) -> Response<Full<Bytes>> {
+    match error {
+        AuthorizationError::Direct(error) => {
+            page(StatusCode::BAD_REQUEST, &format!("The request is refused: {}.", error.error))
+        }
+        AuthorizationError::Redirect(answer) => redirect(&answer.location()),
+    }
+}
+
+fn redirect(location: &str) -> Response<Full<Bytes>> {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return page(StatusCode::BAD_REQUEST, "The redirect URI has characters that it must not have.");
+    };
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 /// A page that says a sentence.

@@ -26,7 +26,7 @@ const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let tracing = Tracing::init(&config.telemetry, driver_log::replacement)?;
     hardening::quiet_panics();
-    // Nothing is written before the database is locked: a start that is refused leaves everything as it was.
+    // Nothing is written before all of this is checked: a start that is refused leaves everything as it was.
     certificates::check(&config, SystemClock.now()).await?;
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
@@ -34,6 +34,8 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let (claim, keyring) = open::claim(&config).await?;
     // Only the end of the process releases it: until then a thread of SQLite may have the file open.
     let mut claim = ManuallyDrop::new(claim);
+    Server::check_addresses(&config.transport()).await?;
+    open::take(&config, claim.as_mut())?;
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + config.refresh.timeout + WATCHDOG_MARGIN;
     let backend = open_and_announce(&config, claim.as_mut(), keyring).await?;

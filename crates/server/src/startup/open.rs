@@ -30,14 +30,14 @@ impl Default for Surroundings {
     }
 }
 
-/// Checks database and keyring as far as possible without writing anything, and then takes an SQLite file for this
+/// Checks database and keyring as far as possible without writing anything. Claims an SQLite file that is there already for this
 /// process, for as long as the claim is kept. Returns the keyring as well, if there is one already.
 ///
 /// # Errors
 /// The file is on a network file system or another process has it, or what [`open`] would refuse later.
 pub async fn claim(config: &Config) -> Result<(Option<DatabaseLock>, Option<ReadKeyring>), StartupError> {
     let database = config.database()?;
-    let mut claim = match &database {
+    let claim = match &database {
         Database::Sqlite(path) => Some(claim_existing(path)?),
         Database::Postgres(_) => None,
     };
@@ -51,17 +51,26 @@ pub async fn claim(config: &Config) -> Result<(Option<DatabaseLock>, Option<Read
     }
     // Development makes the first one.
     let mut keyring = if in_file && !keyring.exists() { None } else { Some(ReadKeyring::read(config)?) };
-    if let (Database::Sqlite(path), Some(claim)) = (&database, &mut claim) {
-        if let Some(keyring) = &mut keyring
-            && claim.has_file()
-            && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
-        {
-            keyring.preflight.check(path).await?;
-        }
-        make_data_directory(&config.data_dir)?;
-        claim.take_lock(path)?;
+    if let (Database::Sqlite(path), Some(claim), Some(keyring)) = (&database, &claim, &mut keyring)
+        && claim.has_file()
+        && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+    {
+        keyring.preflight.check(path).await?;
     }
     Ok((claim, keyring))
+}
+
+/// Takes an SQLite file for this process also if it is not there yet. It is the first step of a start that writes: it makes the
+/// data directory.
+///
+/// # Errors
+/// The directory cannot be made, or another process was faster.
+pub fn take(config: &Config, claim: Option<&mut DatabaseLock>) -> Result<(), StartupError> {
+    if let (Database::Sqlite(path), Some(claim)) = (config.database()?, claim) {
+        make_data_directory(&config.data_dir)?;
+        claim.take_lock(&path)?;
+    }
+    Ok(())
 }
 
 fn claim_existing(path: &Path) -> Result<DatabaseLock, StartupError> {
@@ -151,14 +160,20 @@ pub async fn migrate(config: &Config) -> Result<String, StartupError> {
     Ok(newest)
 }
 
-/// The directory of everything in files, for the owner only.
+/// The directory of everything in files, for the owner only. The log says where a new one was made: the path may be mistyped.
 ///
 /// # Errors
 /// It cannot be made.
 pub fn make_data_directory(path: &Path) -> Result<(), StartupError> {
     use std::os::unix::fs::DirBuilderExt as _;
+    let is_new = !path.exists();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| StartupError::DataDirectory { path: path.to_owned(), source })
+    made.map_err(|source| StartupError::DataDirectory { path: path.to_owned(), source })?;
+    if is_new {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        tracing::info!(data_dir.path = %path.display(), "a new data directory was made");
+    }
+    Ok(())
 }
 
 /// An empty SQLite file for the owner only, if there is none: its directory may be open to others. SQLite gives the files

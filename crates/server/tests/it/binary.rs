@@ -80,14 +80,56 @@ fn created_files_are_reported_even_if_the_start_fails_and_are_private() {
     let data = directory.path().join("data");
     std::fs::create_dir(&data).unwrap();
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let refused = run(directory.path(), &["serve", "--listen", &address]);
+    // The database that is made has no schema.
+    let refused = run(directory.path(), &["serve", "--listen", "127.0.0.1:0", "--set", "database.migrate=false"]);
     assert!(!refused.status.success());
     let printed = String::from_utf8_lossy(&refused.stdout);
     assert!(printed.contains("Made data/pki:") && printed.contains("Made data/keyring.toml:"), "{printed}");
     let mode = std::fs::metadata(data.join("jackfield.sqlite3")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn an_address_in_use_is_refused_before_anything_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let free = "listen.address=127.0.0.1:0".to_owned();
+    let callback = ["callback.plaintext=true", "callback.public_url=http://localhost:8080"].map(str::to_owned);
+    for settings in [
+        vec![format!("listen.address={address}")],
+        vec![free.clone(), format!("listen.health_address={address}")],
+        vec![free.clone(), format!("telemetry.prometheus_address={address}")],
+        [vec![free.clone(), format!("callback.address={address}")], callback.to_vec()].concat(),
+    ] {
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        let refused = run(directory.path(), &["serve"].into_iter().chain(set).collect::<Vec<_>>());
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && text.contains(&format!(" on {address}: Address already in use")),
+            "{text}"
+        );
+        assert!(!directory.path().join("data").exists(), "{settings:?}");
+    }
+    drop(taken);
+    let socket = directory.path().join("a.sock");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let refused = run(directory.path(), &["serve", "--set", &free, "--set", "listen.unix_socket=a.sock"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("a.sock is used by a process"), "{text}");
+    assert!(!directory.path().join("data").exists());
+}
+
+#[test]
+fn the_log_says_where_a_data_directory_was_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap().join("data");
+    let made = format!("\"data_dir.path\":\"{}\"", path.display());
+    let log = Process::start(directory.path(), &[]).stop();
+    let line = log.lines().find(|line| line.contains("\"message\":\"a new data directory was made\""));
+    assert!(line.is_some_and(|line| line.contains(&made) && line.contains("INFO")), "{log}");
+    let log = Process::start(directory.path(), &[]).stop();
+    assert!(!log.contains("data directory was made"), "{log}");
 }
 
 /// Standard output may be closed, as with `jackfield serve | head -1` or a supervisor that has lost its pipe.

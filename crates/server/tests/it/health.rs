@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use jackfield_server::config::PrincipalConfig;
 use jackfield_transport::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
 use tokio::time::sleep;
@@ -135,6 +136,22 @@ async fn a_conversation_with_reflection_ends() {
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
 }
 
+/// grpcurl keeps its conversation open until its call has ended, and asks nothing in it meanwhile.
+#[tokio::test]
+async fn a_conversation_in_which_nothing_is_asked_ends_without_an_error() {
+    let server = TestServer::start(|_| {}).await;
+    let mut client = ServerReflectionClient::new(server.channel().await);
+    let once = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let silent = futures::stream::iter([once]).chain(futures::stream::pending());
+    let mut answers = client.server_reflection_info(Request::new(silent)).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    let ended = tokio::time::timeout(crate::support::PATIENCE, answers.message()).await.expect("it ends");
+    assert_eq!(ended.unwrap(), None);
+}
+
 /// Opens watches until one is refused with `reason`. They stay open as long as the result lives.
 async fn watches(channel: &Channel, reason: &str) -> Vec<tonic::Streaming<HealthCheckResponse>> {
     let mut open = Vec::new();
@@ -177,16 +194,19 @@ async fn conversations_of_one_caller_leave_room_for_others() {
         });
     })
     .await;
-    let greedy = server.channel().await;
     let silent = || Request::new(futures::stream::pending::<ServerReflectionRequest>());
+    // A connection has a limit of its own.
+    let greedy = [server.channel().await, server.channel().await, server.channel().await];
     let mut open = Vec::new();
     let refused = loop {
-        match ServerReflectionClient::new(greedy.clone()).server_reflection_info(silent()).await {
+        match ServerReflectionClient::new(greedy[open.len() / 50].clone()).server_reflection_info(silent()).await {
             Ok(conversation) => open.push(conversation),
             Err(status) => break status,
         }
+        assert!(open.len() <= 128, "there is a limit");
     };
-    assert_eq!((open.len(), refused.code()), (8, Code::ResourceExhausted), "{refused:?}");
+    assert_eq!((open.len(), refused.code()), (128, Code::ResourceExhausted), "{refused:?}");
+    assert!(refused.message().contains("reflection") && refused.message().contains("-protoset"), "{refused:?}");
     let other = server.connect(&server.pki.client("spiffe://test.example/other", 2)).await.unwrap();
     ServerReflectionClient::new(other).server_reflection_info(silent()).await.unwrap();
 }

@@ -16,7 +16,7 @@ use crate::call::fair_semaphore::{FairSemaphore, Full, Permit};
 use crate::call::methods::{Kind, Method, Shape};
 use crate::call::peer::{ConnectInfo, network};
 use crate::call::response::refused;
-use crate::call::status::status;
+use crate::call::status::{reflection_refused, status};
 use crate::call::{Request, Response, ResponseBody};
 use crate::config::TransportConfig;
 use crate::observe::metrics::Metrics;
@@ -26,9 +26,11 @@ use crate::observe::metrics::Metrics;
 const MAX_HEALTH_CALLS: u32 = 256;
 /// Concurrent probes of one caller, so that a caller that begins probes and does not end them takes no more than this.
 const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
-/// Concurrent conversations with reflection: it is for people at a terminal.
-const MAX_REFLECTIONS: u32 = 64;
-const MAX_REFLECTIONS_PER_CALLER: u32 = 8;
+/// Concurrent conversations with reflection. Those in which nothing is asked end soon, so these are clients that begin at the
+/// same time: a script, or a hundred terminals. For a client that does not read, at most four answers wait, of at most 64 KiB
+/// with the question in each: 64 MiB for all.
+const MAX_REFLECTIONS: u32 = 256;
+const MAX_REFLECTIONS_PER_CALLER: u32 = 128;
 
 /// Counts a call until the end of its response, which is when its client has taken it: responses that wait for their client
 /// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
@@ -123,7 +125,9 @@ impl Intercept for Limit {
             Ok(permit) => ControlFlow::Continue(Keeping { permit, is_list }),
             Err(full) => {
                 self.0.metrics.call_shed(full == Full::Total);
-                ControlFlow::Break(refused(status(full.into())))
+                let is_reflection = method.is_some_and(|method| method.kind == Kind::Reflection);
+                let refusal = if is_reflection { reflection_refused(full.into()) } else { status(full.into()) };
+                ControlFlow::Break(refused(refusal))
             }
         }
     }

@@ -9,6 +9,7 @@ mod context;
 mod deadline;
 mod ending_body;
 mod identity;
+mod idle;
 mod intercept;
 mod limit;
 mod metrics;
@@ -31,6 +32,7 @@ use self::compress::Compress;
 use self::context::ContextLayer;
 use self::deadline::DeadlineLayer;
 use self::identity::IdentityLayer;
+use self::idle::EndIdle;
 use self::intercept::InterceptLayer;
 use self::limit::Limit;
 use self::metrics::Measure;
@@ -67,6 +69,8 @@ pub(crate) fn stack(config: &TransportConfig, parts: LayerParts, routes: Routes)
         .layer(DeadlineLayer::new(&config.deadlines, &config.streams, drain))
         // Within the deadline, because finding the tenant reads the database.
         .layer(IdentityLayer { tenants })
+        // Within the deadline and the limit, which then no longer count it.
+        .layer(InterceptLayer(EndIdle))
         // Next to the handlers: what comes from below leaves in our form, unknown methods never reach them.
         .layer(InterceptLayer(Normalize::new(&config.limits)))
         // Around nothing but the handlers: the responses of layers are short.

@@ -58,16 +58,7 @@ impl Listener {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Of two servers that start at once, only one may find that the process of a socket is dead.
         let _alone = lock(directory.to_owned()).await.map_err(failed)?;
-        match std::fs::symlink_metadata(path) {
-            Ok(metadata) => {
-                let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-                if !metadata.file_type().is_socket() || !UnixStream::connect(path).await.is_err_and(refused) {
-                    return Err(ListenError::InUse(path.to_owned()));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
+        Self::refuse_used(path).await?;
         // It has another name until its permissions are set, so that no client can connect before. The name is short, because
         // the path of a socket may not be long.
         let id = Uuid::now_v7().simple().to_string();
@@ -82,6 +73,21 @@ impl Listener {
             failed(error)
         })?;
         Ok(Listener::Unix { listener, path: path.to_owned(), file })
+    }
+
+    /// Refuses the path of a socket that a process listens on, and of a file that is not a socket.
+    pub(crate) async fn refuse_used(path: &Path) -> Result<(), ListenError> {
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => {
+                let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+                if !metadata.file_type().is_socket() || !UnixStream::connect(path).await.is_err_and(refused) {
+                    return Err(ListenError::InUse(path.to_owned()));
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(ListenError::Unix { path: path.to_owned(), source }),
+        }
     }
 
     /// Returns the address, which has the port that the system chose.

@@ -17,6 +17,9 @@ use builder::{StatusBuilder, cut};
 
 /// The wait before a credential source is asked again.
 const SOURCE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The way out for a caller that has too many conversations with reflection.
+const REFLECTIONS: &str = "too many reflection streams at once; use a file of descriptors in place of reflection (with grpcurl \
+                           -protoset; `jackfield descriptors` writes it)";
 const NOT_ONE_MESSAGE: &str = "the call takes exactly one request message";
 
 /// The status of an error. The cause, if it has one, goes to the log of the call and never to the caller.
@@ -46,6 +49,16 @@ pub fn compression_unknown(message: &str) -> Status {
 pub fn not_one_message() -> Status {
     let mut answer = StatusBuilder::new(Code::Unimplemented, "MESSAGE_MALFORMED", NOT_ONE_MESSAGE.into());
     answer.violations.push(FieldViolation::new("", NOT_ONE_MESSAGE));
+    answer.into_status()
+}
+
+/// The status for a conversation with reflection beyond the limit of them. Clients begin these beside the calls that they are
+/// for, so the message says which of the two there are too many of.
+pub fn reflection_refused(error: Error) -> Status {
+    let reason = error.reason();
+    let mut answer = answer(error, reason);
+    answer.message = REFLECTIONS.into();
+    answer.quota = answer.quota.map(|_| QuotaViolation::new("reflection", REFLECTIONS));
     answer.into_status()
 }
 

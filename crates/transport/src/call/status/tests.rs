@@ -6,6 +6,7 @@ use jackfield_domain::request::reference::Ref;
 use tonic_types::StatusExt as _;
 
 use super::*;
+use crate::call::fair_semaphore::Full;
 
 /// One error of every variant. The match has no wildcard, so that a new variant is added here too.
 fn every_error() -> Vec<Error> {
@@ -178,6 +179,16 @@ fn details_are_those_of_the_error() {
     assert_eq!(limited.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_millis(1_500)));
     assert_eq!(limited.metadata().get("grpc-retry-pushback-ms").unwrap(), "1500");
     assert!(limited.get_details_quota_failure().is_some());
+
+    for full in [Full::Caller, Full::Total] {
+        let (limited, other) = (reflection_refused(full.into()), status(full.into()));
+        assert_eq!(limited.code(), other.code());
+        assert!(limited.message().contains("reflection") && limited.message().contains("-protoset"), "{limited:?}");
+        let reason = |status: &Status| status.get_details_error_info().unwrap().reason;
+        assert_eq!(reason(&limited), reason(&other));
+        let wait = |status: &Status| status.get_details_retry_info().unwrap().retry_delay;
+        assert_eq!(wait(&limited), wait(&other));
+    }
 
     let (limit, retry_after) = (AttemptLimit::Source, Duration::from_secs(90));
     let limited = status(Error::LoginAttemptsExceeded { limit, retry_after });
