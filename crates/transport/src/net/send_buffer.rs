@@ -108,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_in_a_turn_is_sent_at_once_and_in_order() {
-        let (mut near, mut far) = duplex(4 * MOST);
+        let (mut near, mut far) = duplex(8 * MOST);
         let mut buffer = SendBuffer::default();
         let mut expected = Vec::new();
         for (number, length) in [3, MOST - 10, 20, 2 * MOST, MOST, 1].into_iter().enumerate() {
