@@ -12,6 +12,7 @@ mod meanwhile;
 mod orphans;
 mod outlook;
 mod pauses;
+mod recreated;
 mod reports;
 mod silence;
 mod unusable;

@@ -156,19 +156,19 @@ impl Services {
         min_validity_micros: i64,
         answer_by: Option<Instant>,
     ) -> Result<Arc<IssuedToken>, Arc<RefreshError>> {
-        let ExpectedRefresh { id, version, .. } = expected;
+        let ExpectedRefresh { identity, version, .. } = expected;
         let needed_until = self.now().plus_micros(min_validity_micros);
         if expected.is_good(needed_until) {
             let spare = expected.expire_time.map_or(0, |expiry| expiry.0.saturating_sub(needed_until.0));
             // It must still be good for as long when it is issued.
             let end = Instant::now() + Duration::from_micros(u64::try_from(spare / 2).unwrap_or_default());
             let until = Some(answer_by.map_or(end, |answer| answer.min(end)));
-            let refreshed = self.refreshed(tenant, id, version, Patience { until, longest: Some(MOMENT) }).await;
+            let refreshed = self.refreshed(tenant, identity, version, Patience { until, longest: Some(MOMENT) }).await;
             if refreshed.is_ok() || expected.is_good(self.now().plus_micros(min_validity_micros)) {
                 return refreshed;
             }
         }
-        self.refreshed(tenant, id, version, Patience::until(answer_by)).await
+        self.refreshed(tenant, identity, version, Patience::until(answer_by)).await
     }
 
     /// Returns whether a token has to be replaced before it is issued. One that was got a short time ago and is not good for longer would

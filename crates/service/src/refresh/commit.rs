@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::journal::Entry;
 use super::received::Received;
 use super::resend::token_digest;
-use super::{ALL_ATTEMPTS, RefreshError};
+use super::{ALL_ATTEMPTS, CredentialIdentity, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::{MaterialFacts, Revocable, lock_credential, token_of};
 use crate::planted::{PlantedBug, Step, planted, reached};
@@ -287,15 +287,15 @@ impl Services {
     pub(super) async fn refresh_postpone(
         &self,
         tenant: TenantId,
-        id: CredentialId,
+        identity: CredentialIdentity,
         version: i64,
         reason: &str,
     ) -> Result<()> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+            let Some(mut credential) = lock_credential(txn, tenant, identity.id).await? else { return Ok(()) };
             let now = self.now();
             let is_due = credential.next_refresh_time.is_some_and(|time| time <= now);
-            if !is_due || credential.material_version != version {
+            if !is_due || !identity.is_of(&credential) || credential.material_version != version {
                 return Ok(());
             }
             note(&mut credential, &Failure::postponed(reason), now);

@@ -53,7 +53,8 @@ const CONNECTION_RETRY_AFTER: Duration = Duration::from_secs(60);
 impl RefreshError {
     /// The error for a caller who needs a new token.
     pub(crate) fn to_error(&self, expected: &ExpectedRefresh) -> Error {
-        let refused = |reason, message| Error::precondition(reason, Resource::Credential, expected.id, message);
+        let refused =
+            |reason, message| Error::precondition(reason, Resource::Credential, expected.identity.id, message);
         match self {
             RefreshError::InProgress { retry_after } => in_progress(expected, *retry_after),
             RefreshError::Other(error) => copied(error, expected),

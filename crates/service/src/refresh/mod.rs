@@ -41,7 +41,7 @@ use self::flight::Flights;
 use crate::journal::Journal;
 
 pub use self::budget::RefreshBudget;
-pub(crate) use self::expected::{ExpectedRefresh, runs_out};
+pub(crate) use self::expected::{CredentialIdentity, ExpectedRefresh, runs_out};
 pub(crate) use self::failure::RefreshError;
 pub(crate) use self::flight::Patience;
 
