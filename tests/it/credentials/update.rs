@@ -177,7 +177,7 @@ on_both! {
 
         // Expiry and scopes belong to the access token and are replaced with it.
         let after = updated(&client, new_material(reference, given(oauth2("access 2", "", "")))).await;
-        assert_eq!((after.version, after.expire_time, after.refreshable), (2, None, true));
+        assert_eq!((after.version, after.expire_time, after.refreshable), (2, None, false));
         assert_eq!(after.scopes, Vec::<String>::new());
         assert_eq!(steps::revealed(&client, reference).await, given(oauth2("access 2", "refresh 1", "id 1")));
 
