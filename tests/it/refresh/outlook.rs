@@ -20,6 +20,8 @@ on_both! {
             let facts = explained.credential.unwrap();
             let expected = facts.next_refresh_time.filter(|_| ahead);
             assert_eq!(explained.next_attempt_time, expected, "{ahead}");
+            let issued = world.issue(&grant.credential).await.unwrap();
+            assert_eq!(issued.next_refresh_time, expected, "{ahead}");
             let told = if ahead { "it is refreshed at 20" } else { "it is refreshed when it is asked for" };
             assert!(explained.explanation.contains(told), "{}", explained.explanation);
 

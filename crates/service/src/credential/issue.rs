@@ -143,7 +143,7 @@ impl Services {
     ) -> Result<Arc<IssuedToken>> {
         let parents = [credential.user_connector.0, credential.connector.0];
         let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
-        let issued = Arc::new(token_of(credential, material)?);
+        let issued = self.token_issued(credential, material)?;
         self.shared.tokens.put(tenant, reference, &issued, start, rows);
         Ok(issued)
     }
@@ -192,7 +192,13 @@ impl Services {
     /// The token of a credential as it is stored.
     pub(crate) async fn token_open(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Arc<IssuedToken>> {
         let OpenedCredential { credential, material, start: _ } = self.credential_opened(tenant, reference).await?;
-        token_of(credential, material).map(Arc::new)
+        self.token_issued(credential, material)
+    }
+
+    /// The token that leaves the server. One that refreshes nothing by itself tells no time at which a newer token is there.
+    pub(crate) fn token_issued(&self, credential: Credential, material: Material) -> Result<Arc<IssuedToken>> {
+        let next_refresh_time = credential.next_refresh_time.filter(|_| self.shared.refreshes.is_ahead());
+        token_of(Credential { next_refresh_time, ..credential }, material).map(Arc::new)
     }
 
     /// Fetches a credential that may be used, and opens its material.
@@ -320,8 +326,8 @@ fn with_present(error: Error, expected: &ExpectedRefresh, now: Timestamp) -> Err
     }
 }
 
-/// The token that leaves the server: the usable part of the material.
-pub(crate) fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
+/// The usable part of the material.
+fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
     let id = credential.id;
     let (token, token_type, fields) = match material {
         Material::OAuth2(OAuth2Material { access_token: Some(token), token_type, .. }) => {

@@ -113,6 +113,11 @@ impl Refreshes {
         self.settings.timeout
     }
 
+    /// True if credentials are refreshed ahead of their expiry, and not only when a token is asked for.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.budget.is_ahead()
+    }
+
     /// The number of token endpoints that do not answer.
     pub(crate) fn silent_endpoints(&self) -> Arc<AtomicU64> {
         self.budget.silent_endpoints()
