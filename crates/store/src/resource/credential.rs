@@ -197,21 +197,24 @@ impl Listed for Credential {
             "authorization_expire_time" => FieldSource::column(Column::AuthorizationExpireTime),
             "provider_account_id" => FieldSource::column(Column::ProviderAccountId),
             "is_default" => FieldSource::column(Column::IsDefault),
-            "refreshable" => FieldSource::Computed(|_: &FilterContext| refreshes()),
+            "refreshable" => FieldSource::Computed(|_: &FilterContext| refreshable()),
             "labels" => FieldSource::labels(Resource::Credential, Column::Id),
             _ => return None,
         })
     }
 }
 
-/// Indicates as an expression whether the server can refresh a credential. It gives the same as `Credential::refreshes`.
-fn refreshes() -> Expr {
+/// The condition that the server can refresh a credential. It gives the same as `Credential::refreshes`.
+pub(super) fn refreshes() -> Condition {
     let column = |column: Column| Expr::col((Entity, column));
-    let can_be = Condition::all()
+    Condition::all()
         .add(column(Column::Refreshable).eq(true))
         .add(column(Column::ConnectionId).is_not_null())
-        .add(column(Column::Kind).eq(CredentialKind::OAuth2.as_str()));
-    CaseStatement::new().case(can_be, true).finally(false).into()
+        .add(column(Column::Kind).eq(CredentialKind::OAuth2.as_str()))
+}
+
+fn refreshable() -> Expr {
+    CaseStatement::new().case(refreshes(), true).finally(false).into()
 }
 
 /// The state at a time as an expression. It gives the same as `Credential::state_at`.
