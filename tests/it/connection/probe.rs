@@ -201,6 +201,7 @@ on_both! {
             Reason::IssuerMissing,
         ];
         assert_eq!(lacking(&empty), expected);
+        assert!(empty.last().unwrap().message.contains("if it was created without a scope"), "{empty:?}");
         assert_eq!(endpoints(&empty), [Endpoint::Connection], "nothing is called");
         let saml = v1::Connection { name: "SAML".to_owned(), r#type: v1::ConnectionType::Saml2.into(), ..connection };
         let saml = verdicts(&alpha, &create(&alpha, saml).await.id).await;

@@ -246,7 +246,8 @@ fn findings(connection: &Connection, connector: &Connector, urls: &Urls) -> Vec<
     let signs = method == Method::PrivateKeyJwt;
     let needs_issuer = settings.iss_parameter_supported || asks_for_id_token(connection) || signs;
     let message =
-        "The connection needs an issuer_url, for the scope openid, for iss_parameter_supported or for its assertions.";
+        "The connection needs an issuer_url, for the scope openid (which it has if it was created without a scope), for \
+         iss_parameter_supported or for its assertions.";
     add(needs_issuer && urls.issuer.is_none(), failed, ProbeReason::IssuerMissing, message);
     let has_no_document = urls.issuer.as_deref().is_some_and(|issuer| DocumentUrls::of(issuer).is_err());
     let message = "The issuer_url is no https URL without a query, so it has no discovery document, and there is no \
