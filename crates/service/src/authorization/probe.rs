@@ -245,8 +245,7 @@ fn findings(connection: &Connection, connector: &Connector, urls: &Urls) -> Vec<
     add(starts_nowhere, failed, ProbeReason::UrlMissing, message);
     let signs = method == Method::PrivateKeyJwt;
     let needs_issuer = settings.iss_parameter_supported || asks_for_id_token(connection) || signs;
-    let message =
-        "The connection needs an issuer_url, for the scope openid (which it has if it was created without a scope), for \
+    let message = "The connection needs an issuer_url, for the scope openid (which it has if it was created without a scope), for \
          iss_parameter_supported or for its assertions.";
     add(needs_issuer && urls.issuer.is_none(), failed, ProbeReason::IssuerMissing, message);
     let has_no_document = urls.issuer.as_deref().is_some_and(|issuer| DocumentUrls::of(issuer).is_err());
