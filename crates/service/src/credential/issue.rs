@@ -319,8 +319,8 @@ fn with_present(error: Error, expected: &ExpectedRefresh, now: Timestamp) -> Err
         Error::Precondition { reason, resource, id, message } => {
             Error::Precondition { reason, resource, id, message: with(message) }
         }
-        Error::RefreshDelayed { cause, connector, retry_after, message } => {
-            Error::RefreshDelayed { cause, connector, retry_after, message: with(message) }
+        Error::RefreshDelayed { cause, resource, id, retry_after, message } => {
+            Error::RefreshDelayed { cause, resource, id, retry_after, message: with(message) }
         }
         error => error,
     }

@@ -88,8 +88,8 @@ fn too_soon(credential: &Credential, retry_after: Duration) -> Error {
     let age = "it was replaced a short time ago, or replacing it has not helped";
     let message =
         format!("the token is not replaced yet: {age}. The API may reject it for another reason than its age");
-    let connector = credential.connector.to_string();
-    Error::RefreshDelayed { cause: RefreshDelay::TooSoon, connector, retry_after, message }
+    let (cause, resource, id) = (RefreshDelay::TooSoon, Resource::Credential, credential.id.to_string());
+    Error::RefreshDelayed { cause, resource, id, retry_after, message }
 }
 
 /// The refusal to replace a token whose rights do not suffice.

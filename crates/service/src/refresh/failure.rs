@@ -82,7 +82,8 @@ impl RefreshError {
                 }
                 FailureClass::Transient => Error::RefreshDelayed {
                     cause: RefreshDelay::Provider,
-                    connector: expected.connector.to_string(),
+                    resource: Resource::Connector,
+                    id: expected.connector.to_string(),
                     retry_after: *retry_after,
                     message: delay_of(reason),
                 },
@@ -241,7 +242,8 @@ fn delay_of(reason: &str) -> String {
 fn in_progress(expected: &ExpectedRefresh, retry_after: Duration) -> Error {
     Error::RefreshDelayed {
         cause: RefreshDelay::InProgress,
-        connector: expected.connector.to_string(),
+        resource: Resource::Credential,
+        id: expected.identity.id.to_string(),
         retry_after,
         message: "the credential is being refreshed, and there is no new token yet".to_owned(),
     }
