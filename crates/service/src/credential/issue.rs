@@ -97,13 +97,14 @@ impl Services {
             let is_enough = waits == MOST_WAITS || exchanges == MOST_EXCHANGES;
             if is_enough || !self.is_to_be_refreshed(credential, min_validity_micros) {
                 // What the provider issues is not known if callers have stored other tokens all the time.
-                let is_undecided = is_enough && exchanges < MOST_EXCHANGES && !expected.is_good(until);
+                let is_known = exchanges == MOST_EXCHANGES;
+                let is_undecided = is_enough && !is_known && !expected.is_good(until);
                 match credential.refreshes() {
-                    true if is_undecided || runs_out(credential.expire_time, self.now()) => {
+                    true if is_undecided || (!is_known && runs_out(credential.expire_time, self.now())) => {
                         let still = RefreshError::InProgress { retry_after: RENEWED_RETRY_AFTER };
                         return Err(still.to_error(&expected));
                     }
-                    true => check_lifetime(credential.id, credential.expire_time, until)?,
+                    true => check_lifetime(credential.id, credential.expire_time, until, self.now())?,
                     false => check_expiry(credential.id, credential.expire_time, until)?,
                 }
                 return self.token_keep(tenant, reference, opened);
@@ -289,8 +290,14 @@ fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Resul
 }
 
 /// Refuses a token that another one would not be better than.
-fn check_lifetime(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {
+fn check_lifetime(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp, now: Timestamp) -> Result<()> {
     match expiry.filter(|_| runs_out(expiry, until)) {
+        Some(expiry) if expiry <= now => {
+            let message = format!(
+                "the tokens of the provider have expired when its answers are there: the last one was good until {expiry}"
+            );
+            Err(refusal(Precondition::CredentialNotValid, id, message))
+        }
         Some(expiry) => {
             let message =
                 format!("the provider issues no token for as long as min_validity: this one is good until {expiry}");
