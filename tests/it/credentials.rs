@@ -85,16 +85,16 @@ on_both! {
         let link = steps::linked(&client, "ada", "Gmail").await;
         let (key, _) = keys(&server, &client).await;
         let kinds = [
-            (fixture::oauth2_material("token", "refresh"), v1::CredentialKind::Oauth2, true),
-            (fixture::oauth2_material("token", ""), v1::CredentialKind::Oauth2, false),
-            (fixture::api_key_material("key"), v1::CredentialKind::ApiKey, false),
-            (fixture::basic_material("user", "password"), v1::CredentialKind::Basic, false),
-            (client_credentials("client", "a client secret"), v1::CredentialKind::ClientCredentials, true),
-            (client_certificate("name:Identity"), v1::CredentialKind::ClientCertificate, false),
-            (custom([("field", "value")]), v1::CredentialKind::Custom, false),
+            (fixture::oauth2_material("token", "refresh"), v1::CredentialKind::Oauth2),
+            (fixture::oauth2_material("token", ""), v1::CredentialKind::Oauth2),
+            (fixture::api_key_material("key"), v1::CredentialKind::ApiKey),
+            (fixture::basic_material("user", "password"), v1::CredentialKind::Basic),
+            (client_credentials("client", "a client secret"), v1::CredentialKind::ClientCredentials),
+            (client_certificate("name:Identity"), v1::CredentialKind::ClientCertificate),
+            (custom([("field", "value")]), v1::CredentialKind::Custom),
         ];
         let mut stored = Vec::new();
-        for (index, (given, kind, refreshable)) in kinds.into_iter().enumerate() {
+        for (index, (given, kind)) in kinds.into_iter().enumerate() {
             let facts = v1::Credential {
                 external_id: Some(format!(" ext:Account {index} ")),
                 provider_account_id: Some("1084".to_owned()),
@@ -123,7 +123,8 @@ on_both! {
                 expire_time: expire_time.map(|time| prost_types::Timestamp { nanos: time.nanos / 1_000 * 1_000, ..time }),
                 is_default: Some(index == 0),
                 version: 1,
-                refreshable,
+                // There is no connection through which one could be refreshed.
+                refreshable: false,
                 default_configuration: credential.default_configuration.clone(),
                 create_time: credential.create_time,
                 update_time: credential.create_time,
@@ -160,7 +161,7 @@ on_both! {
         steps::credential(&client, facts("past"), steps::tokens_for(&clock, -1, "token", "")).await;
         let only_refresh = steps::tokens_for(&clock, 3600, "", "refresh");
         let renewable = steps::credential(&client, facts("renewable"), only_refresh).await;
-        assert_eq!((renewable.refreshable, renewable.expire_time), (true, None), "there is nothing that could expire");
+        assert_eq!((renewable.refreshable, renewable.expire_time), (false, None), "there is nothing that could expire");
         steps::credential(&client, facts("empty"), tokens("", "")).await;
 
         let states = |filter: &str| {
@@ -187,8 +188,39 @@ on_both! {
         clock.advance(Duration::from_secs(1));
         assert_eq!(states("state = VALID").await, ["ever VALID"]);
         assert_eq!(states("state = EXPIRED").await, ["hour EXPIRED", expired]);
-        assert_eq!(states("state != VALID AND refreshable = true").await, ["hour EXPIRED", reauth[0]]);
+        assert_eq!(
+            states("state != VALID AND refreshable = false").await,
+            ["hour EXPIRED", expired, reauth[0], reauth[1]]
+        );
         assert_eq!(steps::credential_now(&client, "ext:hour").await.etag, hour.etag, "time alone changes no etag");
+    }
+
+    /// A refresh token alone does not do it.
+    async fn one_is_refreshable_through_a_connection_alone(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let connection = Some(fixture::a_connection("Gmail", &link.connector));
+        let request = v1::CreateConnectionRequest { connection, ..Default::default() };
+        let connection = client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
+        let store = |external_id: &str, connection: &str, refresh_token: &str| {
+            let facts = v1::Credential {
+                external_id: Some(external_id.to_owned()),
+                connection: connection.to_owned(),
+                ..fixture::a_credential("ada", &link.connector)
+            };
+            let (client, material) = (client.clone(), tokens("token", refresh_token));
+            async move { steps::credential(&client, facts, material).await.refreshable }
+        };
+        assert!(store("both", &connection.id, "refresh").await);
+        assert!(!store("no refresh token", &connection.id, "").await);
+        assert!(!store("no connection", "", "refresh").await);
+        for (filter, expected) in
+            [("refreshable = true", &["both"][..]), ("refreshable = false", &["no refresh token", "no connection"])]
+        {
+            let request = v1::ListCredentialsRequest { filter: filter.to_owned(), ..Default::default() };
+            let found = listed(&client, request).await;
+            assert_eq!(found.iter().map(v1::Credential::external_id).collect::<Vec<_>>(), expected, "{filter}");
+        }
     }
 
     async fn a_credential_needs_its_link_and_its_references(server) {
@@ -354,7 +386,7 @@ on_both! {
             ("kind != OAUTH2", &["one", "three"]),
             ("is_default = true", &["one", "three", "four"]),
             ("is_default = false", &["two"]),
-            ("refreshable = true", &["two"]),
+            ("refreshable = true", &[]),
             ("labels.team = a", &["one", "three"]),
             ("labels:team AND NOT labels.team = a", &["two", "four"]),
             ("acc", &["one", "two"]),

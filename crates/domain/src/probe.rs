@@ -225,7 +225,7 @@ reasons! {
     UnissuedCodeAccepted = "UNISSUED_CODE_ACCEPTED":
         "Set the connection to inactive: its token endpoint accepts any code. Correct the URL, or the provider.",
     GrantUnsupported = "GRANT_UNSUPPORTED":
-        "Have the provider permit the client to use authorisation codes, if users are to authorise with a browser.",
+        "Have the provider permit the client to use the codes that the message names, if users are to authorise so.",
     EndpointDiffers = "ENDPOINT_DIFFERS":
         "Check the URLs that the message names: the provider publishes other ones.",
     KeysMissing = "KEYS_MISSING":

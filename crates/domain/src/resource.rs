@@ -66,6 +66,8 @@ pub struct Dependents {
     pub applications: u64,
     pub permission_grants: u64,
     pub sessions: u64,
+    /// Authorisations that were cancelled.
+    pub authorizations: u64,
 }
 
 // === impl Dependents ===

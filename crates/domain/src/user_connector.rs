@@ -29,9 +29,9 @@ names! {
     pub enum UserConnectorState {
         /// No credential.
         Attached = "ATTACHED",
-        /// At least one valid credential.
+        /// At least one credential that needs nothing of the user: it is valid, or has expired and can be refreshed.
         Authenticated = "AUTHENTICATED",
-        /// Credentials, none of them valid now.
+        /// Credentials, none of which is of use without the user.
         NeedsReauth = "NEEDS_REAUTH",
         /// The connector is disabled.
         Disabled = "DISABLED",

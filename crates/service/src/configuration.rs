@@ -182,7 +182,7 @@ async fn named_within(
 /// Refuses a credential for which no workflow can run: one that is neither valid nor can be renewed (the rule of Paragon).
 fn require_valid(credential: &Credential, now: Timestamp) -> Result<()> {
     let state = credential.state_at(now);
-    let renewable = state == CredentialState::Expired && credential.refreshable;
+    let renewable = state == CredentialState::Expired && credential.refreshes();
     if state == CredentialState::Valid || renewable {
         return Ok(());
     }

@@ -41,7 +41,7 @@ impl Services {
         .await
     }
 
-    /// Removes a link and everything that belongs to it; does nothing if there is none.
+    /// Removes a link and everything that belongs to it. Authorisations that would make one are cancelled, also if there is none yet.
     pub async fn user_connector_remove(
         &self,
         caller: &Caller<UserConnectorsWrite>,
@@ -70,7 +70,7 @@ impl Services {
                     }
                 }
             };
-            let deleted = match found_for_delete(found, || missing(link), &options)? {
+            let mut deleted = match found_for_delete(found, || missing(link), &options)? {
                 Some(found) => {
                     revocables.clear();
                     // Nothing changes them: every such change locks the link first.
@@ -86,6 +86,7 @@ impl Services {
             };
             if let Some((user_id, connector)) = pair {
                 cancelled = self.authorizations_cancel_of(txn, tenant, &user_id, connector).await?;
+                deleted.with.authorizations = cancelled.len() as u64;
             }
             Ok(deleted)
         });

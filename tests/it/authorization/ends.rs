@@ -70,7 +70,9 @@ on_both! {
             world.client.user_connectors().remove_user_connector(validated).await.unwrap();
             assert_eq!(states(&world.client, std::slice::from_ref(&session)).await, [State::Started]);
             let answer = world.client.user_connectors().remove_user_connector(request).await.unwrap().into_inner();
-            assert_eq!(answer.removed, removed);
+            assert_eq!((answer.removed, answer.authorizations_cancelled), (removed, 1));
+            let only = "there is no such link; authorisations of the user that were open for the connector were cancelled";
+            assert_eq!(answer.warning, if removed { "" } else { only });
             assert_eq!(states(&world.client, &[session, others]).await, [State::Cancelled, State::Started]);
             let ended = complete(&world.client, brought.completion("ada")).await.map(Response::new);
             expect_status(ended, Code::FailedPrecondition, "AUTHORIZATION_ENDED");

@@ -298,6 +298,31 @@ on_both! {
         assert_eq!(named(&world, &world.connection, "fifth").await, ["second", "third", "fourth"]);
     }
 
+    /// They were named when the session was completed.
+    async fn users_who_are_gone_are_not_named_any_more(server) {
+        let world = world(&server).await;
+        becomes(&world, "account", json!({}));
+        let mut known = Vec::new();
+        for user_id in ["deleted", "revoked", "unlinked", "stays"] {
+            known.push(authorized(&world, &world.connection, user_id, false).await.credential);
+        }
+        let last = authorized(&world, &world.connection, "last", false).await;
+        assert_eq!(last.linked_users, ["deleted", "revoked", "unlinked", "stays"]);
+        assert_eq!(get(&world.client, &last.id).await.unwrap(), last);
+        let delete = v1::DeleteCredentialRequest { reference: known[0].clone(), ..Default::default() };
+        world.client.credentials().delete_credential(delete).await.unwrap();
+        let revoke = v1::RevokeCredentialRequest { reference: known[1].clone(), ..Default::default() };
+        world.client.credentials().revoke_credential(revoke).await.unwrap();
+        let (user_id, connector) = ("unlinked".to_owned(), world.connection.connector.clone());
+        let remove = v1::RemoveUserConnectorRequest { user_id, connector, ..Default::default() };
+        world.client.user_connectors().remove_user_connector(remove).await.unwrap();
+        assert_eq!(get(&world.client, &last.id).await.unwrap().linked_users, ["stays"]);
+        let request = v1::WatchAuthorizationRequest { reference: last.id.clone() };
+        let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
+        let watched = watching.message().await.unwrap().unwrap().authorization.unwrap();
+        assert_eq!(watched.linked_users, ["stays"]);
+    }
+
     async fn an_address_goes_with_the_material_it_came_with(server) {
         let world = world(&server).await;
         let change = async |credential: &str, facts: v1::Credential, material: Option<v1::CredentialMaterial>| {

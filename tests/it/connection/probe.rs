@@ -143,6 +143,16 @@ on_both! {
         assert_eq!(requests[0].parameter("grant_type"), Some("authorization_code"));
     }
 
+    /// The client may be permitted to use nothing else.
+    async fn a_connection_whose_users_have_another_device_is_tested_with_a_device_code(server) {
+        let world = published(&server, |_, connection| connection.authentication_url = None).await;
+        let verdicts = verdicts(&world.client, &world.connection.id).await;
+        assert_eq!(lacking(&verdicts), [Reason::Passed]);
+        assert_eq!(found(&verdicts, Endpoint::Token, Step::Authentication), (Outcome::Ok, Reason::ClientAccepted));
+        assert_eq!(found(&verdicts, Endpoint::Token, Step::Status), (Outcome::Ok, Reason::Passed));
+        assert_eq!(world.provider.polls().len(), 1);
+    }
+
     async fn a_client_secret_that_is_refused_is_named_by_its_number(server) {
         let provider = Provider::start(ProviderOptions::default()).await;
         let alpha = server.client("alpha");
@@ -191,6 +201,7 @@ on_both! {
             Reason::IssuerMissing,
         ];
         assert_eq!(lacking(&empty), expected);
+        assert!(empty.last().unwrap().message.contains("if it was created without a scope"), "{empty:?}");
         assert_eq!(endpoints(&empty), [Endpoint::Connection], "nothing is called");
         let saml = v1::Connection { name: "SAML".to_owned(), r#type: v1::ConnectionType::Saml2.into(), ..connection };
         let saml = verdicts(&alpha, &create(&alpha, saml).await.id).await;

@@ -90,8 +90,8 @@ fn errors() -> Vec<Error> {
         }),
     );
     errors.extend(delays().into_iter().map(|cause| {
-        let (connector, message) = (id.clone(), "wait".to_owned());
-        Error::RefreshDelayed { cause, connector, retry_after, message }
+        let (id, message) = (id.clone(), "wait".to_owned());
+        Error::RefreshDelayed { cause, resource, id, retry_after, message }
     }));
     errors.extend(violations().into_iter().map(Error::invalid));
     errors.push(Error::Invalid(violations()));

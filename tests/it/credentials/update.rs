@@ -200,7 +200,7 @@ on_both! {
 
         // Expiry and scopes belong to the access token and are replaced with it.
         let after = updated(&client, new_material(reference, given(oauth2("access 2", "", "")))).await;
-        assert_eq!((after.version, after.expire_time, after.refreshable), (2, None, true));
+        assert_eq!((after.version, after.expire_time, after.refreshable), (2, None, false));
         assert_eq!(after.scopes, Vec::<String>::new());
         assert_eq!(steps::revealed(&client, reference).await, given(oauth2("access 2", "refresh 1", "id 1")));
 
@@ -218,6 +218,41 @@ on_both! {
         let after = updated(&client, new_material(reference, given(oauth2("access 6", "", "")))).await;
         assert_eq!((after.version, after.state()), (6, v1::CredentialState::Valid));
         assert_eq!(server.sql("select count(*) from secret").await, ["1"], "old material is removed");
+    }
+
+    /// Whose it is has to be said with it.
+    async fn an_account_goes_with_the_material_of_which_it_was(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let account = || v1::Credential { provider_account_id: Some("1084".to_owned()), ..Default::default() };
+        let of_account = || v1::Credential {
+            provider_account_id: Some("1084".to_owned()),
+            ..fixture::a_credential("ada", &link.connector)
+        };
+        let refresh = ["material.oauth2.refresh_token"];
+        let id_token = ["material.oauth2.id_token"];
+        for (name, before, after, paths, keeps) in [
+            ("another key", fixture::api_key_material("a"), fixture::api_key_material("b"), &[] as &[&str], false),
+            ("all fields", custom([("a", "1")]), custom([("a", "2")]), &[], false),
+            ("one field", custom([("a", "1")]), custom([("a", "2")]), &["material.custom.fields.a"], true),
+            ("an access token alone", tokens("a", ""), tokens("b", ""), &[], false),
+            ("an access token beside a refresh token", tokens("a", "r"), tokens("b", ""), &[], true),
+            ("a refresh token", tokens("a", "r"), tokens("b", "s"), &[], false),
+            ("a refresh token by its path", tokens("a", "r"), tokens("", "s"), &refresh, false),
+            ("no refresh token by its path", tokens("a", "r"), tokens("", ""), &refresh, true),
+            ("an ID token by its path", tokens("a", "r"), tokens("", ""), &id_token, true),
+        ] {
+            let reference = steps::credential(&client, of_account(), before).await.id;
+            let named = prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() };
+            let update_mask = Some(named).filter(|_| !paths.is_empty());
+            let request = v1::UpdateCredentialRequest { update_mask, ..new_material(&reference, after.clone()) };
+            let changed = updated(&client, request).await;
+            assert_eq!(changed.provider_account_id(), if keeps { "1084" } else { "" }, "{name}");
+            if paths.is_empty() {
+                let given = v1::UpdateCredentialRequest { credential: Some(account()), ..new_material(&reference, after) };
+                assert_eq!(updated(&client, given).await.provider_account_id(), "1084", "{name}");
+            }
+        }
     }
 
     async fn material_of_every_kind_can_be_replaced(server) {

@@ -99,6 +99,18 @@ on_both! {
         assert_eq!(world.provider.totals().reuses, 0);
     }
 
+    /// A caller who comes again gets no better one.
+    async fn one_that_has_expired_when_the_answer_is_there_is_told(server) {
+        let options = ProviderOptions { lifetime: Duration::from_secs(1), ..ProviderOptions::default() };
+        let world = World::on(&server, options).await;
+        let grant = world.expired("ada").await;
+        let late = || ProviderFault::none().answering_after(Duration::from_millis(1_500));
+        world.provider.fail([late(), late()]);
+        let refusal = refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+        assert!(refusal.status.message().contains("have expired when its answers are there"), "{refusal:?}");
+        assert_eq!(world.provider.exchanges(grant.family), 2);
+    }
+
     /// A provider whose tokens are good for less than the caller demands is not asked again.
     async fn one_that_the_provider_issues_is_not(server) {
         let options = ProviderOptions { lifetime: Duration::from_secs(40), ..ProviderOptions::default() };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_testkit::{ProviderFault, ProviderOptions, Reply, TestServer, fixture, on_both};
+use jackfield_testkit::{ProviderFault, ProviderOptions, Reply, TestServer, collect, fixture, on_both};
 use tokio::time::sleep;
 use tonic::Code;
 
@@ -20,6 +20,8 @@ on_both! {
             let facts = explained.credential.unwrap();
             let expected = facts.next_refresh_time.filter(|_| ahead);
             assert_eq!(explained.next_attempt_time, expected, "{ahead}");
+            let issued = world.issue(&grant.credential).await.unwrap();
+            assert_eq!(issued.next_refresh_time, expected, "{ahead}");
             let told = if ahead { "it is refreshed at 20" } else { "it is refreshed when it is asked for" };
             assert!(explained.explanation.contains(told), "{}", explained.explanation);
 
@@ -42,6 +44,50 @@ on_both! {
             }
             assert_eq!(world.provider.requests().len(), 1, "nothing is sent before");
         }
+    }
+
+    /// In an outage the user can do nothing. The state of the link says so, and its filter.
+    async fn a_link_asks_for_its_user_only_if_the_user_can_help(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        let link = async || {
+            let request = v1::GetUserConnectorRequest {
+                user_id: "ada".to_owned(),
+                connector: world.connector.clone(),
+                ..Default::default()
+            };
+            let link = world.client.user_connectors().get_user_connector(request).await.unwrap().into_inner();
+            let state = link.user_connector.unwrap().state();
+            let filter = format!("state = {}", state.as_str_name());
+            let request = v1::ListUserConnectorsRequest { filter: filter.clone(), ..Default::default() };
+            let found = collect::items(world.client.user_connectors().list_user_connectors(request).await).await;
+            assert_eq!(found.unwrap().len(), 1, "{filter}");
+            state
+        };
+        assert_eq!(link().await, v1::UserConnectorState::Authenticated, "it is replaced when it is asked for");
+        world.provider.fail([ProviderFault::status(503)]);
+        refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Expired);
+        assert_eq!(link().await, v1::UserConnectorState::Authenticated);
+
+        // Nothing replaces it without a refresh token.
+        let material = v1::CredentialMaterial {
+            material: Some(v1::credential_material::Material::Oauth2(v1::OAuth2Material {
+                access_token: "at".to_owned(),
+                expire_time: Some(fixture::seconds_from_now(-60)),
+                ..Default::default()
+            })),
+        };
+        let request = v1::UpdateCredentialRequest {
+            reference: grant.credential.clone(),
+            credential: Some(v1::Credential::default()),
+            material: Some(material),
+            update_mask: fixture::mask(["material", "material.oauth2.refresh_token"]),
+            ..Default::default()
+        };
+        world.client.credentials().update_credential(request).await.unwrap();
+        assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Expired);
+        assert_eq!(link().await, v1::UserConnectorState::NeedsReauth);
     }
 
     /// A lost response is asked for again as long as the provider accepts the refresh token, and then no more.

@@ -20,6 +20,9 @@ on_both! {
         let refusal = refused(world.report(&grant.credential, 2).await, Code::ResourceExhausted, "REFRESH_TOO_SOON");
         let wait = refusal.details.retry_info().and_then(|retry| retry.retry_delay);
         assert_eq!(wait, Some(Duration::from_secs(30)));
+        let about = refusal.details.resource_info().expect("the credential");
+        assert_eq!((&*about.resource_type, &*about.resource_name), ("credential", &*grant.credential));
+        assert_eq!(refusal.details.error_info().unwrap().metadata["id"], grant.credential);
         clock.advance(Duration::from_secs(30));
         let report = world.report(&grant.credential, 2).await.unwrap();
         assert_eq!(report.issued.unwrap().credential_version, 3);

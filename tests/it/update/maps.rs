@@ -159,7 +159,10 @@ on_both! {
     async fn a_refresh_or_id_token_is_changed_without_knowing_the_others(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let facts = fixture::a_credential("ada", &link.connector);
+        let connection = Some(fixture::a_connection("Gmail", &link.connector));
+        let request = v1::CreateConnectionRequest { connection, ..Default::default() };
+        let connection = client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id;
+        let facts = v1::Credential { connection, ..fixture::a_credential("ada", &link.connector) };
         let (refresh_path, id_path) = ("material.oauth2.refresh_token", "material.oauth2.id_token");
         let oauth2 = |access: &str, refresh: &str, id_token: &str| v1::OAuth2Material {
             access_token: access.to_owned(),

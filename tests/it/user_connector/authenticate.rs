@@ -68,8 +68,16 @@ on_both! {
         assert_eq!(found(&client, get(&link.id, "", "")).await, seen);
         assert_eq!(credential(&client, &first.id).await, first);
 
+        let account = v1::Credential { provider_account_id: Some("1084".to_owned()), ..Default::default() };
+        let update = v1::UpdateCredentialRequest {
+            reference: first.id.clone(),
+            credential: Some(account),
+            ..Default::default()
+        };
+        client.credentials().update_credential(update).await.unwrap();
         let (seen, second, created) = authenticated(&client, request("ada", fixture::api_key_material("second"))).await;
         assert!(!created);
+        assert_eq!(second.provider_account_id(), "", "nothing says whose it is");
         assert_eq!((second.id.as_str(), second.version, seen.credential_count), (first.id.as_str(), 2, 1));
         assert_eq!(second.default_configuration, first.default_configuration);
         let expected = Material::ApiKey(v1::ApiKeyMaterial { api_key: "second".to_owned() });

@@ -187,7 +187,7 @@ on_both! {
         set(&client, remote(url.clone())).await;
         let answer = authenticate(&client, by_source("ada")).await.unwrap().into_inner();
         let credential = answer.credential.unwrap();
-        assert!(answer.created && credential.refreshable);
+        assert!(answer.created && credential.kind() == v1::CredentialKind::Oauth2);
         let asked = &source.asked()[0];
         assert_eq!((asked.user_id.as_str(), asked.connector_name.as_str()), ("ada", "Gmail"));
         for (user_id, code, reason) in [

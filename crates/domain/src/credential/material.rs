@@ -195,6 +195,20 @@ impl MaterialPatch {
             MaterialPatch::Fields(_) => Some(CredentialKind::Custom),
         }
     }
+
+    /// Returns whether the account at the provider stays the same, as far as a change of the material of a credential says it. It is that of
+    /// the refresh token, so an access token beside a kept one is of the same account. Other material may be of another one.
+    pub fn keeps_account(&self, has_refresh_token: bool) -> bool {
+        let is_kept = |change: &TokensPatch| matches!(change.refresh_token, SecretPatch::Keep);
+        match self {
+            MaterialPatch::Keep | MaterialPatch::Fields(_) => true,
+            MaterialPatch::Tokens(change) => !matches!(change.refresh_token, SecretPatch::Set(_)),
+            MaterialPatch::Replace(Material::OAuth2(tokens), change) => {
+                has_refresh_token && tokens.refresh_token.is_none() && is_kept(change)
+            }
+            MaterialPatch::Replace(..) => false,
+        }
+    }
 }
 
 impl Patch for MaterialPatch {

@@ -87,6 +87,7 @@ pub struct Credential {
     pub is_default: bool,
     /// Counts changes of the material, from 1.
     pub material_version: i64,
+    /// True if there is a refresh token, or a client that gets others; [`Credential::refreshes`] tells whether that is of use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub refreshable: bool,
     /// Its tokens are those of the client of its connection, which gets others without a refresh token.

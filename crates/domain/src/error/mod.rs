@@ -96,9 +96,10 @@ pub enum Error {
     /// The system of a connector could not be asked, or its response cannot be used.
     #[error("system of a connector unavailable")]
     UpstreamUnavailable { connector: String, retry_after: Duration },
-    /// A caller needs a token that only a refresh gives, and has to come again for it. The message says why.
+    /// A caller needs a token that only a refresh gives, and has to come again for it. The message says why. The resource is the one that is
+    /// waited for: the connector of a provider that gives none, and else the credential.
     #[error("no new token yet: {}", .cause.as_str())]
-    RefreshDelayed { cause: RefreshDelay, connector: String, retry_after: Duration, message: String },
+    RefreshDelayed { cause: RefreshDelay, resource: Resource, id: String, retry_after: Duration, message: String },
     /// Received tokens could not be kept, so none are asked for.
     #[error("the journal of received tokens cannot be written")]
     JournalUnwritable { retry_after: Duration },

@@ -394,7 +394,7 @@ fn to_page(page: ListedPage<Credential>) -> pb::ListCredentialsResponse {
 }
 
 pub(super) fn to_message(credential: Credential) -> pb::Credential {
-    let missing_scopes = credential.missing_scopes();
+    let (missing_scopes, refreshes) = (credential.missing_scopes(), credential.refreshes());
     let Credential {
         id,
         external_id,
@@ -416,7 +416,7 @@ pub(super) fn to_message(credential: Credential) -> pb::Credential {
         labels,
         is_default,
         material_version,
-        refreshable,
+        refreshable: _,
         client_grant: _,
         last_refresh_time,
         refresh_failure_count,
@@ -449,7 +449,7 @@ pub(super) fn to_message(credential: Credential) -> pb::Credential {
         labels: labels.into(),
         is_default: Some(is_default),
         version: material_version,
-        refreshable,
+        refreshable: refreshes,
         last_refresh_time: last_refresh_time.map(render::timestamp),
         refresh_failure_count,
         failure_class: failure_to_message(failure_class).into(),

@@ -58,12 +58,13 @@ impl UserConnectorService for Api {
             let link = violations.into_result(link)?;
             let removed = self.services.user_connector_remove(&caller, &options, &link, &request.etag).await?;
             let Deleted { deleted: removed, with } = removed;
-            let warning = if removed { String::new() } else { NOT_LINKED.to_owned() };
+            let warning = removal_warning(removed, with.authorizations).to_owned();
             Ok(pb::RemoveUserConnectorResponse {
                 removed,
                 warning,
                 credentials_deleted: render::count(with.credentials),
                 configurations_deleted: render::count(with.configurations),
+                authorizations_cancelled: render::count(with.authorizations),
             })
         };
         respond(call.await)
@@ -243,4 +244,15 @@ fn to_message(link: UserConnector) -> pb::UserConnector {
     }
 }
 
+/// The explanation of a removal that found no link.
+fn removal_warning(removed: bool, cancelled: u64) -> &'static str {
+    match (removed, cancelled) {
+        (true, _) => "",
+        (false, 0) => NOT_LINKED,
+        (false, _) => ONLY_CANCELLED,
+    }
+}
+
+const ONLY_CANCELLED: &str =
+    "there is no such link; authorisations of the user that were open for the connector were cancelled";
 const NOT_LINKED: &str = "there is no such link; nothing was changed";

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jackfield_domain::authorization::AuthorizationSession;
 use jackfield_domain::connection::{Connection, ConnectionSettings};
-use jackfield_domain::credential::EmailDigest;
+use jackfield_domain::credential::{CredentialState, EmailDigest};
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{ConnectionId, Result, Secret, TenantId};
+use jackfield_domain::{ConnectionId, CredentialId, Result, Secret, TenantId};
 use jackfield_store::{IdenticalCredential, IdentityMark, Writer};
 
 use super::redeem::Tokens;
@@ -20,6 +20,9 @@ const MAX_LINKED: usize = 10;
 const MAX_LOOKED_AT: u64 = 1_000;
 /// The purpose of digests of verified e-mail addresses.
 const VERIFIED_EMAIL: &str = "verified email";
+
+/// Other users, and the credential of each by which it is named.
+type LinkedUsers = (Vec<UserId>, Vec<CredentialId>);
 
 /// The look-up of other users for some tokens. It is not made again once it has failed: tokens that came are worth more than what is known of
 /// other users.
@@ -63,9 +66,9 @@ impl Services {
         tenant: TenantId,
         (session, connection): (&AuthorizationSession, &Connection),
         tokens: &Tokens,
-    ) -> Result<Vec<UserId>> {
+    ) -> Result<LinkedUsers> {
         if tokens.linked.has_failed() {
-            return Ok(Vec::new());
+            return Ok(LinkedUsers::default());
         }
         let found = linked_users(txn, tenant, (session, connection), tokens).await;
         if let Err(error) = &found {
@@ -75,6 +78,27 @@ impl Services {
         }
         found
     }
+
+    /// A session that is read later, without the users whose credentials were deleted or revoked since.
+    pub(super) async fn linked_users_left(
+        &self,
+        tenant: TenantId,
+        mut session: AuthorizationSession,
+    ) -> Result<AuthorizationSession> {
+        if session.linked_users.is_empty() {
+            return Ok(session);
+        }
+        let left = self.shared.store.read().credentials_fetch(tenant, &session.linked_credentials).await?;
+        let is_left = |(user_id, id): &(UserId, &CredentialId)| {
+            left.iter().any(|credential| {
+                credential.id == **id && credential.user_id == *user_id && credential.state != CredentialState::Revoked
+            })
+        };
+        let named = std::mem::take(&mut session.linked_users).into_iter().zip(&session.linked_credentials);
+        let named: Vec<UserId> = named.filter(is_left).map(|(user_id, _)| user_id).collect();
+        session.linked_users = named;
+        Ok(session)
+    }
 }
 
 async fn linked_users(
@@ -82,10 +106,10 @@ async fn linked_users(
     tenant: TenantId,
     (session, connection): (&AuthorizationSession, &Connection),
     tokens: &Tokens,
-) -> Result<Vec<UserId>> {
+) -> Result<LinkedUsers> {
     let settings = &connection.settings;
     if !settings.may_link(session.find_linked_users) {
-        return Ok(Vec::new());
+        return Ok(LinkedUsers::default());
     }
     let user_id = &session.user_id;
     let mut found = Vec::new();
@@ -137,13 +161,14 @@ fn is_same_provider(one: &Connection, other: &Connection) -> bool {
 }
 
 /// The users of the oldest credentials, each once.
-fn oldest(mut found: Vec<IdenticalCredential>) -> Vec<UserId> {
+fn oldest(mut found: Vec<IdenticalCredential>) -> LinkedUsers {
     found.sort_unstable_by_key(|credential| (credential.create_time, credential.id));
-    let mut users: Vec<UserId> = Vec::new();
+    let (mut users, mut credentials) = LinkedUsers::default();
     for credential in found {
         if users.len() < MAX_LINKED && !users.contains(&credential.user_id) {
             users.push(credential.user_id);
+            credentials.push(credential.id);
         }
     }
-    users
+    (users, credentials)
 }

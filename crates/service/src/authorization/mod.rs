@@ -141,7 +141,8 @@ impl Services {
 
     async fn authorization_now(&self, tenant: TenantId, id: AuthorizationSessionId) -> Result<AuthorizationSession> {
         let found = self.shared.store.read().authorization_fetch(tenant, id).await?;
-        Ok(found.ok_or_else(|| missing(id))?.settled(self.now()))
+        let session = found.ok_or_else(|| missing(id))?.settled(self.now());
+        self.linked_users_left(tenant, session).await
     }
 
     /// Ends a session that is locked, and destroys its secrets.

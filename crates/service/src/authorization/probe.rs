@@ -12,7 +12,9 @@ use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{Error, Result, TenantId};
 use jackfield_upstream::client::Client;
 use jackfield_upstream::oidc::DocumentUrls;
-use jackfield_upstream::probe::{ConnectionProbe, DocumentUse, Finding, Owner, Plan, Probe, TokenCheck, Verdicts};
+use jackfield_upstream::probe::{
+    ConnectionProbe, DocumentUse, Finding, Owner, Plan, Probe, ProbedCode, TokenCheck, Verdicts,
+};
 use jackfield_vault::random_token;
 use tokio::time::Instant;
 
@@ -131,7 +133,7 @@ impl Services {
             url: url.clone(),
             authentications,
             content_type: settings.content_type,
-            uses_codes: settings.grant == ConnectionGrant::AuthorizationCode,
+            sends: probed_code(of),
             parameters: settings.token_parameters.as_map().clone(),
             redirect_uri,
             code: random_token()?,
@@ -243,8 +245,8 @@ fn findings(connection: &Connection, connector: &Connector, urls: &Urls) -> Vec<
     add(starts_nowhere, failed, ProbeReason::UrlMissing, message);
     let signs = method == Method::PrivateKeyJwt;
     let needs_issuer = settings.iss_parameter_supported || asks_for_id_token(connection) || signs;
-    let message =
-        "The connection needs an issuer_url, for the scope openid, for iss_parameter_supported or for its assertions.";
+    let message = "The connection needs an issuer_url, for the scope openid (which it has if it was created without a scope), for \
+         iss_parameter_supported or for its assertions.";
     add(needs_issuer && urls.issuer.is_none(), failed, ProbeReason::IssuerMissing, message);
     let has_no_document = urls.issuer.as_deref().is_some_and(|issuer| DocumentUrls::of(issuer).is_err());
     let message = "The issuer_url is no https URL without a query, so it has no discovery document, and there is no \
@@ -252,6 +254,18 @@ fn findings(connection: &Connection, connector: &Connector, urls: &Urls) -> Vec<
     let lacks_keys = asks_for_id_token(connection) && urls.keys.is_none();
     add(has_no_document && lacks_keys, failed, ProbeReason::DefinitionInvalid, message);
     findings
+}
+
+/// The code that the client of a connection is tested with: one that its users bring.
+fn probed_code((connection, connector): (&Connection, &Connector)) -> ProbedCode {
+    let Urls { authorization, device_authorization, .. } = Urls::of(connection, connector);
+    match connection.settings.grant {
+        ConnectionGrant::ClientCredentials => ProbedCode::Unused,
+        ConnectionGrant::AuthorizationCode if authorization.is_none() && device_authorization.is_some() => {
+            ProbedCode::Device
+        }
+        ConnectionGrant::AuthorizationCode => ProbedCode::Authorization,
+    }
 }
 
 fn asks_for_id_token(connection: &Connection) -> bool {

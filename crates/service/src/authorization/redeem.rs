@@ -276,7 +276,8 @@ impl Services {
                 Ok(id) => {
                     locked.credential = Some(id);
                     locked.granted_scopes.clone_from(&tokens.oauth.scopes);
-                    locked.linked_users = self.linked_users(txn, tenant, (session, &connection), tokens).await?;
+                    (locked.linked_users, locked.linked_credentials) =
+                        self.linked_users(txn, tenant, (session, &connection), tokens).await?;
                     AuthorizationEnd::Completed
                 }
                 Err(failure) => AuthorizationEnd::failed(failure, ""),

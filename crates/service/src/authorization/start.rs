@@ -112,6 +112,7 @@ impl Services {
             allow_account_change: draft.allow_account_change,
             find_linked_users: draft.find_linked_users,
             linked_users: Vec::new(),
+            linked_credentials: Vec::new(),
             state: AuthorizationState::Started,
             failure: None,
             failure_detail: String::new(),

@@ -79,6 +79,8 @@ impl Services {
         mut credential: Credential,
         material: Material,
     ) -> Result<Credential> {
+        // Nothing says whose the new material is.
+        credential.provider_account_id.clear();
         // A token that is not given belongs to the grant before.
         let gone = TokensPatch { refresh_token: SecretPatch::Clear, id_token: SecretPatch::Clear };
         self.material_change(txn, tenant, &mut credential, MaterialPatch::Replace(material, gone)).await?;

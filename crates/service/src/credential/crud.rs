@@ -91,6 +91,11 @@ impl Services {
                 _ => {}
             }
             credential.apply(&patch).map_err(Error::Invalid)?;
+            let has_refresh_token = before.refreshable && !before.client_grant;
+            if patch.provider_account_id.is_none() && !patch.material.keeps_account(has_refresh_token) {
+                // Nothing says whose the new material is.
+                credential.provider_account_id.clear();
+            }
             let material_changes = self.material_change(txn, tenant, &mut credential, patch.material).await?;
             if !material_changes && unchanged(&before, &credential) {
                 return Ok(before);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::deadline::answer_by;
 use crate::change::RequestOptions;
-use crate::refresh::Patience;
+use crate::refresh::{CredentialIdentity, Patience};
 use crate::services::Services;
 
 /// The longest time that a caller waits for the exchange. It goes on after that.
@@ -33,9 +33,10 @@ impl Services {
         }
         let most = Instant::now() + MOST_WAIT;
         let patience = Patience::until(Some(answer_by(deadline).map_or(most, |answer| answer.min(most))));
+        let identity = CredentialIdentity::of(stored);
         // The credential is stored, whatever becomes of this.
-        let _ = self.refreshed(tenant, stored.id, stored.material_version, patience).await;
+        let _ = self.refreshed(tenant, identity, stored.material_version, patience).await;
         let found = self.find::<Credential>(tenant, &Ref::Id(stored.id.0)).await.ok();
-        found.filter(|found| found.meta.create_time == stored.meta.create_time)
+        found.filter(|found| identity.is_of(found))
     }
 }

@@ -97,13 +97,14 @@ impl Services {
             let is_enough = waits == MOST_WAITS || exchanges == MOST_EXCHANGES;
             if is_enough || !self.is_to_be_refreshed(credential, min_validity_micros) {
                 // What the provider issues is not known if callers have stored other tokens all the time.
-                let is_undecided = is_enough && exchanges < MOST_EXCHANGES && !expected.is_good(until);
+                let is_known = exchanges == MOST_EXCHANGES;
+                let is_undecided = is_enough && !is_known && !expected.is_good(until);
                 match credential.refreshes() {
-                    true if is_undecided || runs_out(credential.expire_time, self.now()) => {
+                    true if is_undecided || (!is_known && runs_out(credential.expire_time, self.now())) => {
                         let still = RefreshError::InProgress { retry_after: RENEWED_RETRY_AFTER };
                         return Err(still.to_error(&expected));
                     }
-                    true => check_lifetime(credential.id, credential.expire_time, until)?,
+                    true => check_lifetime(credential.id, credential.expire_time, until, self.now())?,
                     false => check_expiry(credential.id, credential.expire_time, until)?,
                 }
                 return self.token_keep(tenant, reference, opened);
@@ -143,7 +144,7 @@ impl Services {
     ) -> Result<Arc<IssuedToken>> {
         let parents = [credential.user_connector.0, credential.connector.0];
         let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
-        let issued = Arc::new(token_of(credential, material)?);
+        let issued = self.token_issued(credential, material)?;
         self.shared.tokens.put(tenant, reference, &issued, start, rows);
         Ok(issued)
     }
@@ -156,19 +157,19 @@ impl Services {
         min_validity_micros: i64,
         answer_by: Option<Instant>,
     ) -> Result<Arc<IssuedToken>, Arc<RefreshError>> {
-        let ExpectedRefresh { id, version, .. } = expected;
+        let ExpectedRefresh { identity, version, .. } = expected;
         let needed_until = self.now().plus_micros(min_validity_micros);
         if expected.is_good(needed_until) {
             let spare = expected.expire_time.map_or(0, |expiry| expiry.0.saturating_sub(needed_until.0));
             // It must still be good for as long when it is issued.
             let end = Instant::now() + Duration::from_micros(u64::try_from(spare / 2).unwrap_or_default());
             let until = Some(answer_by.map_or(end, |answer| answer.min(end)));
-            let refreshed = self.refreshed(tenant, id, version, Patience { until, longest: Some(MOMENT) }).await;
+            let refreshed = self.refreshed(tenant, identity, version, Patience { until, longest: Some(MOMENT) }).await;
             if refreshed.is_ok() || expected.is_good(self.now().plus_micros(min_validity_micros)) {
                 return refreshed;
             }
         }
-        self.refreshed(tenant, id, version, Patience::until(answer_by)).await
+        self.refreshed(tenant, identity, version, Patience::until(answer_by)).await
     }
 
     /// Returns whether a token has to be replaced before it is issued. One that was got a short time ago and is not good for longer would
@@ -192,7 +193,13 @@ impl Services {
     /// The token of a credential as it is stored.
     pub(crate) async fn token_open(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Arc<IssuedToken>> {
         let OpenedCredential { credential, material, start: _ } = self.credential_opened(tenant, reference).await?;
-        token_of(credential, material).map(Arc::new)
+        self.token_issued(credential, material)
+    }
+
+    /// The token that leaves the server. One that refreshes nothing by itself tells no time at which a newer token is there.
+    pub(crate) fn token_issued(&self, credential: Credential, material: Material) -> Result<Arc<IssuedToken>> {
+        let next_refresh_time = credential.next_refresh_time.filter(|_| self.shared.refreshes.is_ahead());
+        token_of(Credential { next_refresh_time, ..credential }, material).map(Arc::new)
     }
 
     /// Fetches a credential that may be used, and opens its material.
@@ -283,8 +290,14 @@ fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Resul
 }
 
 /// Refuses a token that another one would not be better than.
-fn check_lifetime(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {
+fn check_lifetime(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp, now: Timestamp) -> Result<()> {
     match expiry.filter(|_| runs_out(expiry, until)) {
+        Some(expiry) if expiry <= now => {
+            let message = format!(
+                "the tokens of the provider have expired when its answers are there: the last one was good until {expiry}"
+            );
+            Err(refusal(Precondition::CredentialNotValid, id, message))
+        }
         Some(expiry) => {
             let message =
                 format!("the provider issues no token for as long as min_validity: this one is good until {expiry}");
@@ -313,15 +326,15 @@ fn with_present(error: Error, expected: &ExpectedRefresh, now: Timestamp) -> Err
         Error::Precondition { reason, resource, id, message } => {
             Error::Precondition { reason, resource, id, message: with(message) }
         }
-        Error::RefreshDelayed { cause, connector, retry_after, message } => {
-            Error::RefreshDelayed { cause, connector, retry_after, message: with(message) }
+        Error::RefreshDelayed { cause, resource, id, retry_after, message } => {
+            Error::RefreshDelayed { cause, resource, id, retry_after, message: with(message) }
         }
         error => error,
     }
 }
 
-/// The token that leaves the server: the usable part of the material.
-pub(crate) fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
+/// The usable part of the material.
+fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
     let id = credential.id;
     let (token, token_type, fields) = match material {
         Material::OAuth2(OAuth2Material { access_token: Some(token), token_type, .. }) => {

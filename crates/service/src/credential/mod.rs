@@ -15,7 +15,6 @@ mod revoke;
 
 pub(crate) use self::crud::{Parents, find_locked, lock_credential};
 pub use self::explain::ExplainedCredential;
-pub(crate) use self::issue::token_of;
 pub(crate) use self::material::MaterialFacts;
 pub use self::reveal::Revealed;
 pub use self::revoke::RevokedCredential;

@@ -14,7 +14,7 @@ use super::deadline::answer_by;
 use super::lock_credential;
 use crate::caller::Caller;
 use crate::change::{Change, Length};
-use crate::refresh::{ExpectedRefresh, Patience, runs_out};
+use crate::refresh::{CredentialIdentity, ExpectedRefresh, Patience, runs_out};
 use crate::services::Services;
 
 // === impl Services ===
@@ -31,7 +31,7 @@ impl Services {
     ) -> Result<Arc<IssuedToken>> {
         let tenant = caller.tenant();
         let credential = self.find::<Credential>(tenant, reference).await?;
-        let id = credential.id;
+        let (id, identity) = (credential.id, CredentialIdentity::of(&credential));
         if version > credential.material_version {
             let message = format!("the newest token has the version {}", credential.material_version);
             return Err(Error::precondition(Precondition::CredentialNotValid, Resource::Credential, id, message));
@@ -41,7 +41,7 @@ impl Services {
         }
         let refusal = match answer.remedy() {
             // Those who report what is being replaced wait for it.
-            Remedy::Replacement if self.is_refreshing(tenant, id) => None,
+            Remedy::Replacement if self.is_refreshing(tenant, identity) => None,
             Remedy::Replacement => credential.replacement_wait(self.now()).map(|wait| too_soon(&credential, wait)),
             Remedy::Scopes => Some(lacks_scopes(&credential, answer)),
             Remedy::LogIn => Some(needs_log_in(&credential, answer)),
@@ -51,7 +51,7 @@ impl Services {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let refreshed = self.refreshed(tenant, id, version, Patience::until(answer_by(deadline))).await;
+        let refreshed = self.refreshed(tenant, identity, version, Patience::until(answer_by(deadline))).await;
         let issued = refreshed.map_err(|error| error.to_error(&ExpectedRefresh::of(&credential)))?;
         match runs_out(issued.expire_time, self.now()) {
             // A caller has stored it meanwhile. What this replica keeps may be the token that was reported.
@@ -67,11 +67,10 @@ impl Services {
         if credential.knows_rejection(&rejection) {
             return;
         }
-        let (id, create_time) = (credential.id, credential.meta.create_time);
+        let (id, identity) = (credential.id, CredentialIdentity::of(credential));
         let kept = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let found = lock_credential(txn, tenant, id).await?;
-            let found =
-                found.filter(|found| found.meta.create_time == create_time && !found.knows_rejection(&rejection));
+            let found = found.filter(|found| identity.is_of(found) && !found.knows_rejection(&rejection));
             let Some(mut credential) = found else { return Ok(()) };
             credential.keep_rejection(rejection);
             credential.meta = credential.meta.changed(self.now());
@@ -89,8 +88,8 @@ fn too_soon(credential: &Credential, retry_after: Duration) -> Error {
     let age = "it was replaced a short time ago, or replacing it has not helped";
     let message =
         format!("the token is not replaced yet: {age}. The API may reject it for another reason than its age");
-    let connector = credential.connector.to_string();
-    Error::RefreshDelayed { cause: RefreshDelay::TooSoon, connector, retry_after, message }
+    let (cause, resource, id) = (RefreshDelay::TooSoon, Resource::Credential, credential.id.to_string());
+    Error::RefreshDelayed { cause, resource, id, retry_after, message }
 }
 
 /// The refusal to replace a token whose rights do not suffice.

@@ -22,7 +22,7 @@ use super::hold::Hold;
 use super::plan::Plan;
 use super::received::Received;
 use super::resend::{Earlier, PROCESS_ENDED, Resend, digest_of};
-use super::{ALL_ATTEMPTS, KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
+use super::{ALL_ATTEMPTS, CredentialIdentity, KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::lock_credential;
 use crate::planted::{PlantedBug, Step, by_local_clock, planted, reached};
@@ -80,17 +80,17 @@ impl Services {
     pub(super) async fn refresh_run(
         &self,
         tenant: TenantId,
-        id: CredentialId,
+        identity: CredentialIdentity,
         version: i64,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
-        let refreshed = self.refresh_try(tenant, id, version).await;
+        let refreshed = self.refresh_try(tenant, identity, version).await;
         if let Err(RefreshError::Other(error)) = &refreshed
             && (!error.retryable() || matches!(error, Error::UpstreamUnavailable { .. }))
             && !matches!(error, Error::OutcomeUnknown { .. })
-            && let Err(error) = self.refresh_postpone(tenant, id, version, error.reason()).await
+            && let Err(error) = self.refresh_postpone(tenant, identity, version, error.reason()).await
         {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, credential.id = %id, "a refresh could not be postponed");
+            tracing::warn!(error, credential.id = %identity.id, "a refresh could not be postponed");
         }
         refreshed
     }
@@ -98,13 +98,17 @@ impl Services {
     async fn refresh_try(
         &self,
         tenant: TenantId,
-        id: CredentialId,
+        identity: CredentialIdentity,
         version: i64,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
+        let id = identity.id;
         let until = Instant::now() + self.shared.refreshes.lease();
         let (mut asked, mut is_ready) = (Vec::new(), false);
         loop {
             let credential = self.find::<Credential>(tenant, &Ref::Id(id.0)).await?;
+            if !identity.is_of(&credential) {
+                return Err(Error::not_found(Resource::Credential, id).into());
+            }
             if credential.material_version > version {
                 return Ok(self.token_stored(tenant, &credential).await?);
             }
@@ -121,7 +125,7 @@ impl Services {
             }
             is_ready = true;
             // The provider may have asked for a pause, or have become silent, while this one waited.
-            if let Some(hold) = plan.budget.hold(id, &plan.version, self.now()) {
+            if let Some(hold) = plan.budget.hold(identity, &plan.version, self.now()) {
                 return Err(hold.into_error(&plan.credential));
             }
             let admission = plan.endpoint.admit();
@@ -179,7 +183,9 @@ impl Services {
             let (credential, stored) = stale.unwrap_or((credential, stored));
             begun = match (credential, stored) {
                 (Some(credential), Some((Material::OAuth2(tokens), version)))
-                    if version == plan.credential.material_version && credential.material_version == version =>
+                    if version == plan.credential.material_version
+                        && credential.material_version == version
+                        && CredentialIdentity::of(&plan.credential).is_of(&credential) =>
                 {
                     let sending = Sending {
                         lease,
@@ -292,7 +298,7 @@ impl Services {
                 {
                     Ok(received) => {
                         admission.note(Some(true));
-                        plan.budget.accept(plan.credential.id);
+                        plan.budget.accept(CredentialIdentity::of(&plan.credential));
                         return self.refresh_received(&plan.credential, &sending, received).await;
                     }
                     // The response says that the refresh token stays, or what it would be good for.

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use jackfield_domain::connection::Connection;
 use jackfield_domain::value::url::HttpUrl;
-use jackfield_domain::{ConnectionId, ConnectorId, CredentialId, TenantId, Timestamp};
+use jackfield_domain::{ConnectionId, ConnectorId, TenantId, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::CredentialIdentity;
 use super::endpoint::{Endpoint, Endpoints};
 use super::hold::Hold;
 use crate::outbound::ClientVersion;
@@ -52,7 +53,7 @@ struct SpentState {
     /// The client that the provider refused, until it is asked again.
     refused: Option<Refusal>,
     /// The requests for single credentials that it refused although it accepts the client, in the same way.
-    requests: HashMap<CredentialId, Refusal>,
+    requests: HashMap<CredentialIdentity, Refusal>,
     /// The pause that it asked for.
     pause: Option<Pause>,
     /// The token endpoint, as the last refresh found it.
@@ -265,7 +266,7 @@ impl Spent {
     }
 
     /// Notes that the provider refused the client of a connection, or its request for one credential.
-    pub(super) fn refuse(&self, of: Option<CredentialId>, client: &ClientVersion, reason: &str, wait: Duration) {
+    pub(super) fn refuse(&self, of: Option<CredentialIdentity>, client: &ClientVersion, reason: &str, wait: Duration) {
         let (client, reason, now) = (client.clone(), reason.to_owned(), Instant::now());
         let refusal = Refusal { client, until: now + wait, reason, look: now + LOOK_PAUSE };
         let mut state = self.lock();
@@ -290,7 +291,7 @@ impl Spent {
     }
 
     /// Notes that the provider accepts the client of a connection, and its request for a credential. A pause is for those that follow.
-    pub(super) fn accept(&self, credential: CredentialId) {
+    pub(super) fn accept(&self, credential: CredentialIdentity) {
         let mut state = self.lock();
         state.refused = None;
         state.requests.remove(&credential);
@@ -298,7 +299,7 @@ impl Spent {
 
     /// The reason for which this client sends the provider no request for a credential. Whether its endpoint is silent is not one: it may be
     /// another endpoint by now.
-    pub(super) fn hold(&self, credential: CredentialId, client: &ClientVersion, now: Timestamp) -> Option<Hold> {
+    pub(super) fn hold(&self, credential: CredentialIdentity, client: &ClientVersion, now: Timestamp) -> Option<Hold> {
         let (state, at) = (self.lock(), Instant::now());
         let refusals = state.refused.iter().chain(state.requests.get(&credential));
         let mut refusals = refusals.filter(|refusal| refusal.client == *client && refusal.until > at);
@@ -369,6 +370,7 @@ impl Drop for Reserved {
 
 #[cfg(test)]
 mod tests {
+    use jackfield_domain::CredentialId;
     use uuid::Uuid;
 
     use super::*;
@@ -388,8 +390,8 @@ mod tests {
         budget.of(TenantId(Uuid::from_u128(1)), ConnectionId(Uuid::from_u128(number)), now)
     }
 
-    fn credential(number: u128) -> CredentialId {
-        CredentialId(Uuid::from_u128(number))
+    fn credential(number: u128) -> CredentialIdentity {
+        CredentialIdentity { id: CredentialId(Uuid::from_u128(number)), create_time: NOW }
     }
 
     fn paused(spent: &Spent, client: &ClientVersion, now: Timestamp) -> Option<u64> {
@@ -427,6 +429,8 @@ mod tests {
         let is_held = |number, client: &ClientVersion| spent.hold(credential(number), client, NOW).is_some();
         spent.refuse(Some(credential(1)), &client, "invalid_scope", Duration::from_secs(60));
         assert!(is_held(1, &client) && !is_held(2, &client));
+        let recreated = CredentialIdentity { create_time: NOW.plus_micros(1), ..credential(1) };
+        assert!(spent.hold(recreated, &client, NOW).is_none(), "it is another credential");
         assert!(!is_held(1, &ClientVersion::numbered(2)), "the connection has changed");
         assert!(Arc::clone(&spent).reserve(NOW).is_ok(), "others are refreshed");
         spent.refuse(None, &client, "invalid_client", Duration::from_secs(60));

@@ -16,9 +16,9 @@ use super::failure::Failure;
 use super::journal::Entry;
 use super::received::Received;
 use super::resend::token_digest;
-use super::{ALL_ATTEMPTS, RefreshError};
+use super::{ALL_ATTEMPTS, CredentialIdentity, RefreshError};
 use crate::change::{Change, Length};
-use crate::credential::{MaterialFacts, Revocable, lock_credential, token_of};
+use crate::credential::{MaterialFacts, Revocable, lock_credential};
 use crate::planted::{PlantedBug, Step, planted, reached};
 use crate::services::Services;
 
@@ -69,7 +69,7 @@ impl Services {
                     return Err(RefreshError::Failed(Failure::flawed(flaw, TRY_AGAIN)));
                 }
                 let (credential, tokens) = received.unstored(before);
-                return Ok(Arc::new(token_of(credential, tokens)?));
+                return Ok(self.token_issued(credential, tokens)?);
             }
             if !may_pass(&error) || tries >= MOST_TRIES {
                 return Err(error.into());
@@ -89,7 +89,7 @@ impl Services {
             let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
             return Err(RefreshError::Failed(Failure::flawed(flaw, retry_after)));
         }
-        Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
+        Ok(self.token_issued(credential, Material::OAuth2(tokens))?)
     }
 
     /// Writes received tokens to the journal. Returns whether they are there.
@@ -287,15 +287,15 @@ impl Services {
     pub(super) async fn refresh_postpone(
         &self,
         tenant: TenantId,
-        id: CredentialId,
+        identity: CredentialIdentity,
         version: i64,
         reason: &str,
     ) -> Result<()> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+            let Some(mut credential) = lock_credential(txn, tenant, identity.id).await? else { return Ok(()) };
             let now = self.now();
             let is_due = credential.next_refresh_time.is_some_and(|time| time <= now);
-            if !is_due || credential.material_version != version {
+            if !is_due || !identity.is_of(&credential) || credential.material_version != version {
                 return Ok(());
             }
             note(&mut credential, &Failure::postponed(reason), now);

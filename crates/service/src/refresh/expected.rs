@@ -3,11 +3,18 @@
 use jackfield_domain::credential::Credential;
 use jackfield_domain::{ConnectionId, ConnectorId, CredentialId, Timestamp};
 
+/// A credential as it was created. One that is created later with the same id is another one, whose versions begin again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CredentialIdentity {
+    pub(crate) id: CredentialId,
+    pub(crate) create_time: Timestamp,
+}
+
 /// A refresh that a caller waits for. Thousands may wait for one, so each keeps these facts of the credential, and neither its material nor the
 /// rest.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpectedRefresh {
-    pub(crate) id: CredentialId,
+    pub(crate) identity: CredentialIdentity,
     pub(crate) connector: ConnectorId,
     pub(crate) connection: Option<ConnectionId>,
     /// The version of the material that is to be replaced.
@@ -18,12 +25,25 @@ pub(crate) struct ExpectedRefresh {
     pub(crate) expire_time: Option<Timestamp>,
 }
 
+// === impl CredentialIdentity ===
+
+impl CredentialIdentity {
+    pub(crate) fn of(credential: &Credential) -> Self {
+        CredentialIdentity { id: credential.id, create_time: credential.meta.create_time }
+    }
+
+    /// Returns whether a credential is this one.
+    pub(crate) fn is_of(self, credential: &Credential) -> bool {
+        CredentialIdentity::of(credential) == self
+    }
+}
+
 // === impl ExpectedRefresh ===
 
 impl ExpectedRefresh {
     pub(crate) fn of(credential: &Credential) -> Self {
         ExpectedRefresh {
-            id: credential.id,
+            identity: CredentialIdentity::of(credential),
             connector: credential.connector,
             connection: credential.connection,
             version: credential.material_version,

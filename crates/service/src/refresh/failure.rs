@@ -53,7 +53,8 @@ const CONNECTION_RETRY_AFTER: Duration = Duration::from_secs(60);
 impl RefreshError {
     /// The error for a caller who needs a new token.
     pub(crate) fn to_error(&self, expected: &ExpectedRefresh) -> Error {
-        let refused = |reason, message| Error::precondition(reason, Resource::Credential, expected.id, message);
+        let refused =
+            |reason, message| Error::precondition(reason, Resource::Credential, expected.identity.id, message);
         match self {
             RefreshError::InProgress { retry_after } => in_progress(expected, *retry_after),
             RefreshError::Other(error) => copied(error, expected),
@@ -81,7 +82,8 @@ impl RefreshError {
                 }
                 FailureClass::Transient => Error::RefreshDelayed {
                     cause: RefreshDelay::Provider,
-                    connector: expected.connector.to_string(),
+                    resource: Resource::Connector,
+                    id: expected.connector.to_string(),
                     retry_after: *retry_after,
                     message: delay_of(reason),
                 },
@@ -240,7 +242,8 @@ fn delay_of(reason: &str) -> String {
 fn in_progress(expected: &ExpectedRefresh, retry_after: Duration) -> Error {
     Error::RefreshDelayed {
         cause: RefreshDelay::InProgress,
-        connector: expected.connector.to_string(),
+        resource: Resource::Credential,
+        id: expected.identity.id.to_string(),
         retry_after,
         message: "the credential is being refreshed, and there is no new token yet".to_owned(),
     }

@@ -10,7 +10,7 @@ use jackfield_domain::{CredentialId, Error, TenantId};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::RefreshError;
+use super::{CredentialIdentity, RefreshError};
 use crate::services::Services;
 
 /// The outcome of a flight: the token that is stored now, or the reason why there is no newer one.
@@ -29,7 +29,8 @@ pub(crate) struct Patience {
 #[derive(Default)]
 pub(super) struct Flights(Mutex<HashMap<Key, Flight>>);
 
-pub(super) type Key = (TenantId, CredentialId);
+/// A flight for a credential that was deleted says nothing about another one with its id.
+pub(super) type Key = (TenantId, CredentialIdentity);
 
 #[derive(Clone)]
 pub(super) struct Flight {
@@ -74,6 +75,11 @@ impl Flights {
         self.lock().contains_key(&key)
     }
 
+    /// Returns whether there is one for a credential with an id, whenever it was created.
+    pub(super) fn has_id(&self, tenant: TenantId, id: CredentialId) -> bool {
+        self.lock().keys().any(|(of, identity)| *of == tenant && identity.id == id)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,7 +93,7 @@ impl Services {
     pub(crate) async fn refreshed(
         &self,
         tenant: TenantId,
-        credential: CredentialId,
+        credential: CredentialIdentity,
         version: i64,
         patience: Patience,
     ) -> Refreshed {
@@ -113,7 +119,7 @@ impl Services {
     }
 
     /// Returns whether a credential is being refreshed by this process.
-    pub(crate) fn is_refreshing(&self, tenant: TenantId, credential: CredentialId) -> bool {
+    pub(crate) fn is_refreshing(&self, tenant: TenantId, credential: CredentialIdentity) -> bool {
         self.shared.refreshes.flights.has((tenant, credential))
     }
 

@@ -41,7 +41,7 @@ use self::flight::Flights;
 use crate::journal::Journal;
 
 pub use self::budget::RefreshBudget;
-pub(crate) use self::expected::{ExpectedRefresh, runs_out};
+pub(crate) use self::expected::{CredentialIdentity, ExpectedRefresh, runs_out};
 pub(crate) use self::failure::RefreshError;
 pub(crate) use self::flight::Patience;
 
@@ -111,6 +111,11 @@ impl Refreshes {
     /// The longest time that a token endpoint may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.settings.timeout
+    }
+
+    /// True if credentials are refreshed ahead of their expiry, and not only when a token is asked for.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.budget.is_ahead()
     }
 
     /// The number of token endpoints that do not answer.

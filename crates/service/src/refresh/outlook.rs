@@ -7,6 +7,7 @@ use jackfield_domain::error::Precondition;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 
+use super::CredentialIdentity;
 use super::attempt::micros;
 use super::hold::Hold;
 use super::plan::grace_of;
@@ -38,7 +39,7 @@ impl Services {
     ) -> Result<RefreshOutlook> {
         let now = self.now();
         let has_open = attempts.first().is_some_and(|made| made.end.is_none());
-        let is_under_way = has_open || self.is_refreshing(tenant, credential.id);
+        let is_under_way = has_open || self.is_refreshing(tenant, CredentialIdentity::of(credential));
         let held = |connection| Hold::of_credential(credential, connection, now).and_then(|hold| shown(hold, now));
         let Some(connection) = credential.connection.filter(|_| credential.refreshes()) else {
             return Ok(RefreshOutlook { hold: held(None).filter(is_final), next: None, is_under_way });
@@ -97,7 +98,8 @@ impl Services {
         }
         let client = self.shared.outbound.client_version(tenant, connection).await?;
         let spent = self.shared.refreshes.budget.of(tenant, connection.id, now);
-        let of_provider = spent.hold(credential.id, &client, now).into_iter().chain(spent.silence());
+        let of_provider =
+            spent.hold(CredentialIdentity::of(credential), &client, now).into_iter().chain(spent.silence());
         holds.extend(of_provider.filter_map(|hold| shown(hold, now)));
         if !self.shared.refreshes.journal.is_writable() {
             holds.push(RefreshHold::Journal);

@@ -10,12 +10,12 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_upstream::oauth::Grant;
 
-use super::RefreshError;
 use super::attempt::{Sending, micros};
 use super::budget::Spent;
 use super::endpoint::Endpoint;
 use super::failure::Failure;
 use super::hold::Hold;
+use super::{CredentialIdentity, RefreshError};
 use crate::authorization::TokenClient;
 use crate::outbound::ClientVersion;
 use crate::services::Services;
@@ -50,7 +50,7 @@ impl Services {
         let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
         let budget = self.shared.refreshes.budget.of(tenant, connection.id, self.now());
         let version = self.shared.outbound.client_version(tenant, &connection).await?;
-        if let Some(hold) = budget.hold(credential.id, &version, self.now()) {
+        if let Some(hold) = budget.hold(CredentialIdentity::of(&credential), &version, self.now()) {
             return Err(hold.into_error(&credential));
         }
         let client = self.token_client(tenant, &connection).await?;
@@ -99,7 +99,7 @@ impl Plan {
     pub(super) fn note(&self, failure: &Failure, now: Timestamp) {
         let Failure { outcome, reason, retry_after, refuses_client, pause, .. } = failure;
         if *outcome == RefreshOutcome::ConnectionRefused {
-            let of = Some(self.credential.id).filter(|_| !refuses_client);
+            let of = Some(CredentialIdentity::of(&self.credential)).filter(|_| !refuses_client);
             self.budget.refuse(of, &self.version, reason, *retry_after);
         }
         if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use jackfield_domain::{ConnectionId, ConnectorId, CredentialId, Result, TenantId};
+use jackfield_domain::{ConnectionId, ConnectorId, Result, TenantId};
 use jackfield_store::DueCredential;
 
+use super::CredentialIdentity;
 use super::budget::{Reserved, Wait};
-use super::flight::Patience;
+use super::flight::{Key, Patience};
 use crate::services::Services;
 
 /// The interval at which credentials are looked for that are due.
@@ -54,11 +55,11 @@ impl Services {
     }
 
     /// Starts a scheduled refresh.
-    fn refresh_ahead(&self, (tenant, id): (TenantId, CredentialId), version: i64, reserved: Reserved) {
+    fn refresh_ahead(&self, (tenant, identity): Key, version: i64, reserved: Reserved) {
         let services = self.clone();
         self.shared.tasks.spawn(async move {
             // Why it failed is noted and logged where it failed.
-            let _ = services.refreshed(tenant, id, version, Patience::default()).await;
+            let _ = services.refreshed(tenant, identity, version, Patience::default()).await;
             drop(reserved);
         });
     }
@@ -76,14 +77,15 @@ impl Services {
             let limit = STEP + refreshes.flights.len() as u64;
             let due = self.shared.store.read().credentials_due(self.now(), &full, limit).await?;
             let (count, known) = (due.len() as u64, full.len());
-            for DueCredential { tenant, id, connection, version } in due {
+            for DueCredential { tenant, id, create_time, connection, version } in due {
                 let Some(connection) = connection else { continue };
-                if full.contains(&(tenant, connection)) || refreshes.flights.has((tenant, id)) {
+                let key = (tenant, CredentialIdentity { id, create_time });
+                if full.contains(&(tenant, connection)) || refreshes.flights.has(key) {
                     continue;
                 }
                 let now = self.now();
                 match refreshes.budget.of(tenant, connection, now).reserve(now) {
-                    Ok(reserved) => self.refresh_ahead((tenant, id), version, reserved),
+                    Ok(reserved) => self.refresh_ahead(key, version, reserved),
                     Err(wait) => {
                         is_soon |= wait == Wait::Budget;
                         full.push((tenant, connection));

@@ -10,11 +10,11 @@ use jackfield_store::{LeftAttempt, Writer};
 use jackfield_vault::DataKey;
 use uuid::Uuid;
 
-use super::ALL_ATTEMPTS;
 use super::commit::{Ended, may_pass};
 use super::failure::Failure;
 use super::plan::grace_of;
 use super::resend::{Earlier, PROCESS_ENDED, Resend, digest_of};
+use super::{ALL_ATTEMPTS, CredentialIdentity};
 use crate::change::{Change, Length};
 use crate::credential::lock_credential;
 use crate::services::Services;
@@ -24,7 +24,7 @@ enum Settled {
     /// It has an end, or there is nothing to settle.
     Done(Option<RefreshOutcome>),
     /// The provider accepts its refresh token again, for a while: it is sent again, with the material of this version.
-    Repeated(i64),
+    Repeated(CredentialIdentity, i64),
 }
 
 /// The attempts that are read at a time.
@@ -58,7 +58,7 @@ impl Services {
     async fn refresh_settle(&self, left: LeftAttempt) -> Result<()> {
         let LeftAttempt { tenant, credential, id } = left;
         // Its task is still there, or another one finds it.
-        if self.is_refreshing(tenant, credential) {
+        if self.shared.refreshes.flights.has_id(tenant, credential) {
             return Ok(());
         }
         match self.refresh_recover(id, None).await {
@@ -85,7 +85,7 @@ impl Services {
                 self.shared.gauge_sources.refresh_ended(outcome);
             }
             // Not awaited: it waits for the provider. It ends the attempt when it begins its own.
-            Settled::Repeated(version) => drop(self.flight((tenant, credential), version)),
+            Settled::Repeated(identity, version) => drop(self.flight((tenant, identity), version)),
         }
         Ok(())
     }
@@ -133,7 +133,10 @@ impl Services {
             return Ok(Settled::Done(is_written.then_some(RefreshOutcome::Unknown)));
         }
         let failure = match earlier.resend(time) {
-            Resend::Within(_) => return Ok(Settled::Repeated(credential.material_version)),
+            Resend::Within(_) => {
+                let identity = CredentialIdentity::of(&credential);
+                return Ok(Settled::Repeated(identity, credential.material_version));
+            }
             Resend::Lost { .. } => Failure::unknown(PROCESS_ENDED),
             // The refresh token stays, so nothing is lost.
             Resend::Free => {

@@ -35,6 +35,7 @@ pub struct RefreshLease {
 pub struct DueCredential {
     pub tenant: TenantId,
     pub id: CredentialId,
+    pub create_time: Timestamp,
     pub connection: Option<ConnectionId>,
     /// The version of its material.
     pub version: i64,
@@ -122,6 +123,7 @@ impl<C: ConnectionTrait> Session<C> {
             Some(DueCredential {
                 tenant: TenantId(tenant),
                 id: credential.id,
+                create_time: credential.meta.create_time,
                 connection: connection.map(ConnectionId),
                 version: credential.material_version,
             })

@@ -2,7 +2,7 @@
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::{self, Credential, CredentialState};
+use jackfield_domain::credential::{self, Credential, CredentialKind, CredentialState};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::request::schema::Schema;
 use jackfield_domain::user_connector::UserConnector;
@@ -197,11 +197,24 @@ impl Listed for Credential {
             "authorization_expire_time" => FieldSource::column(Column::AuthorizationExpireTime),
             "provider_account_id" => FieldSource::column(Column::ProviderAccountId),
             "is_default" => FieldSource::column(Column::IsDefault),
-            "refreshable" => FieldSource::column(Column::Refreshable),
+            "refreshable" => FieldSource::Computed(|_: &FilterContext| refreshable()),
             "labels" => FieldSource::labels(Resource::Credential, Column::Id),
             _ => return None,
         })
     }
+}
+
+/// The condition that the server can refresh a credential. It gives the same as `Credential::refreshes`.
+pub(super) fn refreshes() -> Condition {
+    let column = |column: Column| Expr::col((Entity, column));
+    Condition::all()
+        .add(column(Column::Refreshable).eq(true))
+        .add(column(Column::ConnectionId).is_not_null())
+        .add(column(Column::Kind).eq(CredentialKind::OAuth2.as_str()))
+}
+
+fn refreshable() -> Expr {
+    CaseStatement::new().case(refreshes(), true).finally(false).into()
 }
 
 /// The state at a time as an expression. It gives the same as `Credential::state_at`.

@@ -85,6 +85,15 @@ impl<C: ConnectionTrait> Session<C> {
         rows.iter().map(identical).collect::<Result<_, _>>().map_err(error::from_db)
     }
 
+    /// The credentials with these ids, as far as there are any.
+    pub async fn credentials_fetch(&self, tenant: TenantId, ids: &[CredentialId]) -> Result<Vec<Credential>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let these = Column::Id.is_in(ids.iter().map(|id| id.0));
+        crud::fetch_some(&self.conn, tenant, these, ids.len() as u64).await
+    }
+
     /// The connections with these ids, as far as there are any.
     pub async fn connections_fetch(&self, tenant: TenantId, ids: &[ConnectionId]) -> Result<Vec<Connection>> {
         if ids.is_empty() {

@@ -79,7 +79,7 @@ impl<C: ConnectionTrait> Session<C> {
         let mentioned: BTreeSet<Uuid> = links.iter().map(|link| link.connector.0).collect();
         let connectors = self.connectors_named(tenant, mentioned.into_iter().collect()).await?;
 
-        let valid = CaseStatement::new().case(valid_now(now), 1).finally(0);
+        let valid = CaseStatement::new().case(usable_now(now), 1).finally(0);
         let counts = stored::of::<Credential>(tenant)
             .filter(credential::Column::UserConnectorId.is_in(links.iter().map(|link| link.id.0)))
             .select_only()
@@ -236,9 +236,11 @@ fn pair(user_id: &UserId, connector: ConnectorId) -> Condition {
     Condition::all().add(Column::UserId.eq(user_id.as_str())).add(Column::ConnectorId.eq(connector.0))
 }
 
-/// The condition that a credential is valid at a time.
-fn valid_now(now: Timestamp) -> Condition {
-    Condition::all().add(credentials::state(now).eq(CredentialState::Valid.as_str()))
+/// The condition that a credential needs nothing of its user at a time: it is valid, or has expired and can be refreshed.
+fn usable_now(now: Timestamp) -> Condition {
+    let is = |state: CredentialState| credentials::state(now).eq(state.as_str());
+    let renewable = credentials::refreshes().add(is(CredentialState::Expired));
+    Condition::any().add(is(CredentialState::Valid)).add(renewable)
 }
 
 /// The state of a link as an expression, for filters. It gives the same as `user_connectors_complete`.
@@ -260,7 +262,7 @@ fn state(context: &FilterContext) -> Expr {
         .and_where(Expr::col((connector::Entity, connector::Column::Enabled)).eq(false))
         .to_owned();
     let any = of_link(&mut Query::select());
-    let valid = of_link(&mut Query::select()).cond_where(valid_now(context.now)).to_owned();
+    let valid = of_link(&mut Query::select()).cond_where(usable_now(context.now)).to_owned();
     CaseStatement::new()
         .case(Expr::exists(disabled), UserConnectorState::Disabled.as_str())
         .case(Expr::exists(valid), UserConnectorState::Authenticated.as_str())

@@ -36,7 +36,7 @@ use crate::client::{Client, Definition, DefinitionError, Network};
 pub use self::connection::{ConnectionProbe, Finding, probe_connection};
 pub use self::endpoints::published_endpoints;
 pub use self::plan::{DocumentUse, Plan};
-pub use self::token::TokenCheck;
+pub use self::token::{ProbedCode, TokenCheck};
 
 /// The tenant that makes a probe, and the connector that is probed, if it is stored.
 #[derive(Clone, Copy, Debug)]

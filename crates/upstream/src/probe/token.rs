@@ -26,14 +26,25 @@ pub struct TokenCheck {
     /// One for each client secret, in the order in which a verdict counts them; one for a public client. Not empty.
     pub authentications: Vec<ClientAuthentication>,
     pub content_type: TokenContentType,
-    /// True if the client is to use codes.
-    pub uses_codes: bool,
+    /// The code that is sent: one of those that the client is to use.
+    pub sends: ProbedCode,
     /// Parameters that are sent beside those of the grant.
     pub parameters: BTreeMap<String, String>,
     pub redirect_uri: RedirectUri,
     /// A code that no endpoint has issued, and a verifier for it.
     pub code: Secret,
     pub code_verifier: Secret,
+}
+
+/// A code that no endpoint has issued, by the way in which the users of a connection authorise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbedCode {
+    /// An authorisation code: in a browser.
+    Authorization,
+    /// A device code: at another device alone (RFC 8628). The client may be permitted to use nothing else.
+    Device,
+    /// An authorisation code of which the client has no use: there are no users.
+    Unused,
 }
 
 /// The answer to a code that was not issued.
@@ -55,11 +66,17 @@ impl TokenCheck {
     /// The request of a client that says in one of its ways who it is.
     pub(super) fn request(&self, index: usize, deadline: Option<Instant>) -> Result<Request, TokenFault> {
         let TokenCheck { client, url, authentications, content_type, parameters, .. } = self;
-        let TokenCheck { redirect_uri, code, code_verifier, .. } = self;
+        let TokenCheck { sends, redirect_uri, code, code_verifier, .. } = self;
         let none = TokenFault::Request("the client has no such authentication");
         let authentication = authentications.get(index).ok_or(none)?;
         let endpoint = TokenEndpoint { client, url, authentication, content_type: *content_type, parameters };
-        endpoint.message(&Grant::AuthorizationCode { code, redirect_uri, code_verifier }, deadline)
+        let grant = match sends {
+            ProbedCode::Device => Grant::DeviceCode { device_code: code },
+            ProbedCode::Authorization | ProbedCode::Unused => {
+                Grant::AuthorizationCode { code, redirect_uri, code_verifier }
+            }
+        };
+        endpoint.message(&grant, deadline)
     }
 }
 
@@ -95,7 +112,7 @@ impl Call<'_> {
         }
         let accepted = answers.iter().find(|answer| acceptance(answer) == Acceptance::Accepted);
         if let Some(answer) = accepted.or(answers.first())
-            && refusal(report, answer, status, check.uses_codes)
+            && refusal(report, answer, status, check.sends)
         {
             report.passed(Step::Body, "The body has an error code of OAuth.", Facts::default());
         }
@@ -194,14 +211,12 @@ fn authentication(report: &mut Report, answers: &[Answer], secrets: usize, mut f
 }
 
 /// Judges whether the endpoint refuses a code that it did not issue. Returns false if it does not.
-fn refusal(report: &mut Report, answer: &Answer, status: StatusCode, uses_codes: bool) -> bool {
+fn refusal(report: &mut Report, answer: &Answer, status: StatusCode, sent: ProbedCode) -> bool {
     let (status, result, reason, text) = match answer {
         Ok(_) => {
             (status, Verdict::Failed, Reason::UnissuedCodeAccepted, "accepts a code that was not issued".to_owned())
         }
-        Err(fault @ TokenFault::Refused { status, code, .. }) => {
-            of_code(*status, code.as_str(), fault.class(), uses_codes)
-        }
+        Err(fault @ TokenFault::Refused { status, code, .. }) => of_code(*status, code.as_str(), fault.class(), sent),
         Err(TokenFault::Status { status, .. }) if status.is_redirection() => {
             (*status, Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed".to_owned())
         }
@@ -223,19 +238,25 @@ fn of_code(
     status: StatusCode,
     code: &str,
     class: TokenFailure,
-    uses_codes: bool,
+    sent: ProbedCode,
 ) -> (StatusCode, Verdict, Reason, String) {
     let has_failed = status.is_server_error()
         || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::TOO_MANY_REQUESTS)
         || matches!(code, "server_error" | "temporarily_unavailable" | "slow_down" | "ratelimited");
     let (result, reason, text) = match (code, class) {
         _ if has_failed => (Verdict::Failed, Reason::StatusUnexpected, format!("is that of a failure: {code}")),
-        ("unauthorized_client" | "unsupported_grant_type", _) if !uses_codes => {
-            (Verdict::Ok, Reason::Passed, format!("refuses a code, as the connection uses none: {code}"))
-        }
-        ("unauthorized_client" | "unsupported_grant_type", _) => {
-            (Verdict::Warning, Reason::GrantUnsupported, format!("says that the client may not use codes: {code}"))
-        }
+        ("unauthorized_client" | "unsupported_grant_type", _) => match sent {
+            ProbedCode::Unused => {
+                (Verdict::Ok, Reason::Passed, format!("refuses a code, as the connection uses none: {code}"))
+            }
+            ProbedCode::Authorization => {
+                (Verdict::Warning, Reason::GrantUnsupported, format!("says that the client may not use codes: {code}"))
+            }
+            ProbedCode::Device => {
+                let text = format!("says that the client may not use device codes: {code}");
+                (Verdict::Warning, Reason::GrantUnsupported, text)
+            }
+        },
         (_, TokenFailure::Grant) => (Verdict::Ok, Reason::Passed, "refuses a code that was not issued".to_owned()),
         _ => (Verdict::Warning, Reason::StatusUnusual, format!("refuses the request for another reason: {code}")),
     };

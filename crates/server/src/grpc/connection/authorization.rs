@@ -213,6 +213,7 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         allow_account_change: _,
         find_linked_users: _,
         linked_users,
+        linked_credentials: _,
         state,
         failure,
         failure_detail,

@@ -232,19 +232,19 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
                 .retry(retry_after)
                 .about(Resource::Connector, connector)
         }
-        Error::RefreshDelayed { cause, connector, retry_after, message } => {
+        Error::RefreshDelayed { cause, resource, id, retry_after, message } => {
             let code = match cause {
                 RefreshDelay::Provider | RefreshDelay::InProgress => Code::Unavailable,
                 RefreshDelay::TooSoon => Code::ResourceExhausted,
             };
             let mut answer = StatusBuilder::new(code, reason, cut(&message))
-                .with("resource", Resource::Connector.as_str())
-                .with("id", &connector)
+                .with("resource", resource.as_str())
+                .with("id", &id)
                 .retry(retry_after);
             if cause == RefreshDelay::TooSoon {
                 answer.quota = Some(QuotaViolation::new("refreshes", cut(&message)));
             }
-            answer.about(Resource::Connector, connector)
+            answer.about(resource, id)
         }
         Error::JournalUnwritable { retry_after } => {
             let message = "the journal of received tokens cannot be written, so none are asked for".into();

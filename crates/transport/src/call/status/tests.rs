@@ -16,7 +16,8 @@ fn every_error() -> Vec<Error> {
     let cause = || Cause::from("canary of a cause");
     let delayed = |cause, message: &str| Error::RefreshDelayed {
         cause,
-        connector: id(),
+        resource,
+        id: id(),
         retry_after: after,
         message: message.into(),
     };
@@ -227,7 +228,8 @@ fn never_outgrows(wide: &str) {
         Error::precondition(Precondition::KeyExpired, Resource::Key, &wide, &*wide),
         Error::RefreshDelayed {
             cause: RefreshDelay::TooSoon,
-            connector: wide.clone(),
+            resource: Resource::Credential,
+            id: wide.clone(),
             retry_after: Duration::from_secs(3_600),
             message: wide.clone(),
         },

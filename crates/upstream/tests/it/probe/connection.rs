@@ -12,7 +12,9 @@ use jackfield_domain::probe::{
 use jackfield_domain::value::url::RedirectUri;
 use jackfield_upstream::client::basic;
 use jackfield_upstream::oauth::ClientAuthentication;
-use jackfield_upstream::probe::{ConnectionProbe, DocumentUse, Finding, Plan, Probe, TokenCheck, probe_connection};
+use jackfield_upstream::probe::{
+    ConnectionProbe, DocumentUse, Finding, Plan, Probe, ProbedCode, TokenCheck, probe_connection,
+};
 
 use super::{Provoked, fact, of, verdict};
 use crate::server::{Peer, Server, header};
@@ -48,11 +50,11 @@ pub(super) async fn of_finding(result: Outcome, reason: Reason) -> Provoked {
 /// The verdicts about a token endpoint that answers by client secret, and the bodies that it got. A secret that is not among them is unknown to
 /// it.
 async fn token(secrets: &[&str], answers: &'static [(&'static str, Answer)]) -> (Vec<Verdict>, Vec<String>) {
-    token_of(true, secrets, answers).await
+    token_of(ProbedCode::Authorization, secrets, answers).await
 }
 
 async fn token_of(
-    uses_codes: bool,
+    sends: ProbedCode,
     secrets: &[&str],
     answers: &'static [(&'static str, Answer)],
 ) -> (Vec<Verdict>, Vec<String>) {
@@ -83,7 +85,7 @@ async fn token_of(
         url: url(&text),
         authentications: authentications.collect(),
         content_type: TokenContentType::Form,
-        uses_codes,
+        sends,
         parameters: BTreeMap::new(),
         redirect_uri: RedirectUri::stored("https://app.example/back".to_owned()),
         code: Secret::new("a-code".to_owned()),
@@ -192,14 +194,28 @@ async fn the_answer_to_a_code_that_was_not_issued_is_judged() {
 #[tokio::test]
 async fn a_client_that_uses_no_codes_need_not_be_permitted_to() {
     const FORBIDDEN: &[(&str, Answer)] = &[("one", (400, r#"{"error": "unauthorized_client"}"#))];
-    for (uses_codes, expected) in
-        [(true, (Outcome::Warning, Reason::GrantUnsupported)), (false, (Outcome::Ok, Reason::Passed))]
-    {
-        let (verdicts, _) = token_of(uses_codes, &["one"], FORBIDDEN).await;
+    for (sends, expected) in [
+        (ProbedCode::Authorization, (Outcome::Warning, Reason::GrantUnsupported)),
+        (ProbedCode::Device, (Outcome::Warning, Reason::GrantUnsupported)),
+        (ProbedCode::Unused, (Outcome::Ok, Reason::Passed)),
+    ] {
+        let (verdicts, _) = token_of(sends, &["one"], FORBIDDEN).await;
         assert_eq!(verdict(&verdicts, Step::Authentication).reason, Reason::ClientAccepted);
         let found = verdict(&verdicts, Step::Status);
         assert_eq!((found.result, found.reason), expected);
     }
+}
+
+/// The client may be permitted to use nothing else.
+#[tokio::test]
+async fn a_client_whose_users_have_device_codes_is_tested_with_one() {
+    const REFUSED: &[(&str, Answer)] = &[("one", (400, r#"{"error": "expired_token"}"#))];
+    let (verdicts, bodies) = token_of(ProbedCode::Device, &["one"], REFUSED).await;
+    assert_eq!(verdict(&verdicts, Step::Authentication).reason, Reason::ClientAccepted);
+    let found = verdict(&verdicts, Step::Status);
+    assert_eq!((found.result, found.reason), (Outcome::Ok, Reason::Passed));
+    let [body] = &bodies[..] else { panic!("{bodies:?}") };
+    assert!(body.contains("device_code=a-code") && !body.contains("authorization_code"), "{body}");
 }
 
 /// A server that accepts another secret does not refuse all.
