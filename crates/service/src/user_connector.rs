@@ -85,8 +85,8 @@ impl Services {
                 None => Deleted::default(),
             };
             if let Some((user_id, connector)) = pair {
-                cancelled = self.authorizations_cancel_of(txn, tenant, &user_id, connector).await?;
-                deleted.with.authorizations = cancelled.len() as u64;
+                (cancelled, deleted.with.authorizations) =
+                    self.authorizations_cancel_of(txn, tenant, &user_id, connector).await?;
             }
             Ok(deleted)
         });

@@ -169,6 +169,20 @@ on_both! {
         assert_eq!(secrets(&server).await, "0");
     }
 
+    async fn a_session_whose_time_is_over_is_not_cancelled(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = callback::server(backend, &clock).await;
+        let world = callback::world(&server).await;
+        let session = world.start(world.request("ada")).await.0;
+        clock.advance(Duration::from_secs(10 * 60));
+        let (user_id, connector) = ("ada".to_owned(), world.connection.connector.clone());
+        let request = v1::RemoveUserConnectorRequest { user_id, connector, ..Default::default() };
+        let answer = world.client.user_connectors().remove_user_connector(request).await.unwrap().into_inner();
+        assert_eq!((answer.removed, answer.authorizations_cancelled), (false, 0));
+        assert_eq!(answer.warning, "there is no such link; nothing was changed");
+        assert_eq!(states(&world.client, &[session]).await, [State::Expired]);
+    }
+
     async fn an_expired_session_keeps_no_secret(backend: Backend) {
         let clock = ManualClock::at_present();
         let mut server = callback::server(backend, &clock).await;

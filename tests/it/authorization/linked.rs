@@ -257,6 +257,13 @@ on_both! {
         let change = v1::Connection { issuer_url, ..Default::default() };
         update(&world.client, &world.connection.id, "issuer_url", change).await;
         assert_eq!(named(&foreign, &foreign.connection, "grace").await, ["ada", "eve"]);
+        // And the connections of one connector may be of two.
+        let partner = another(&foreign, "partner").await;
+        set_trust(&foreign, &partner, true).await;
+        let issuer_url = Some("https://partner.example.com".to_owned());
+        update(&world.client, &partner.id, "issuer_url", v1::Connection { issuer_url, ..Default::default() }).await;
+        imported(&foreign, &partner, "mallory", "4211").await;
+        assert_eq!(named(&foreign, &foreign.connection, "heidi").await, ["ada", "eve", "grace"]);
     }
 
     async fn users_of_another_tenant_are_never_named(server) {

@@ -68,7 +68,8 @@ pub struct AuthorizationSession {
     /// Other users with the same identity, once the session is completed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub linked_users: Vec<UserId>,
-    /// The credential of each of them: a user whose credential is gone is not named any more. An earlier release has not noted them.
+    /// The credential of each of them: a user whose credential is gone is not named any more. Empty if an earlier release
+    /// has completed it: then they stay named.
     #[serde(default, skip_serializing_if = "is_default")]
     pub linked_credentials: Vec<CredentialId>,
     /// The stored state; [`AuthorizationSession::settled`] gives the current one.

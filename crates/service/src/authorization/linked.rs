@@ -85,7 +85,8 @@ impl Services {
         tenant: TenantId,
         mut session: AuthorizationSession,
     ) -> Result<AuthorizationSession> {
-        if session.linked_users.is_empty() {
+        // A session that an earlier release has completed does not have the credentials.
+        if session.linked_credentials.is_empty() {
             return Ok(session);
         }
         let left = self.shared.store.read().credentials_fetch(tenant, &session.linked_credentials).await?;
@@ -152,12 +153,18 @@ async fn linking(
     Ok(identical)
 }
 
-/// Returns whether the account ids of two connections are those of one provider. Another provider may have the same ids for other people.
+/// Returns whether the account ids of two connections are those of one provider. Another provider may have the same ids for other people. The
+/// connections of one connector may be of several providers, so what they say themselves comes first.
 fn is_same_provider(one: &Connection, other: &Connection) -> bool {
-    let ConnectionSettings { issuer_url, token_url, .. } = &one.settings;
-    one.connector == other.connector
-        || !issuer_url.is_empty() && *issuer_url == other.settings.issuer_url
-        || token_url.is_some() && *token_url == other.settings.token_url
+    let own = |connection: &Connection| {
+        let ConnectionSettings { issuer_url, token_url, .. } = &connection.settings;
+        (Some(issuer_url.clone()).filter(|issuer| !issuer.is_empty()), token_url.clone())
+    };
+    match (own(one), own(other)) {
+        ((None, None), (None, None)) => one.connector == other.connector,
+        ((None, one), (None, other)) => one == other,
+        ((one, _), (other, _)) => one == other,
+    }
 }
 
 /// The users of the oldest credentials, each once.

@@ -159,23 +159,26 @@ impl Services {
         Ok(session)
     }
 
-    /// Ends sessions that are locked and must not be completed any more. Returns their ids, for those who watch them.
+    /// Ends sessions that are locked and must not be completed any more. Returns their ids, for those who watch them, and the number of those
+    /// whose time was not over.
     async fn cancel_all(
         &self,
         txn: &Writer,
         tenant: TenantId,
         sessions: impl IntoIterator<Item = AuthorizationSession>,
-    ) -> Result<Vec<AuthorizationSessionId>> {
-        let mut cancelled = Vec::new();
+    ) -> Result<(Vec<AuthorizationSessionId>, u64)> {
+        let (mut ended, mut cancelled) = (Vec::new(), 0);
         for session in sessions {
-            cancelled.push(session.id);
+            ended.push(session.id);
             let settled = session.settled(self.now());
-            match settled.state.is_final() {
-                true => self.lapse(txn, tenant, &settled).await?,
-                false => drop(self.end(txn, tenant, settled, AuthorizationEnd::Cancelled).await?),
+            if settled.state.is_final() {
+                self.lapse(txn, tenant, &settled).await?;
+            } else {
+                self.end(txn, tenant, settled, AuthorizationEnd::Cancelled).await?;
+                cancelled += 1;
             }
         }
-        Ok(cancelled)
+        Ok((ended, cancelled))
     }
 
     /// Ends the sessions of a user for the connections of a connector, to which the user is not linked any more: they would link the user
@@ -186,7 +189,7 @@ impl Services {
         tenant: TenantId,
         user_id: &UserId,
         connector: ConnectorId,
-    ) -> Result<Vec<AuthorizationSessionId>> {
+    ) -> Result<(Vec<AuthorizationSessionId>, u64)> {
         let open = txn.authorizations_open_of_connector_for_update(tenant, user_id, connector).await?;
         self.cancel_all(txn, tenant, open).await
     }
@@ -201,7 +204,7 @@ impl Services {
     ) -> Result<Vec<AuthorizationSessionId>> {
         let (user_id, id) = (&credential.user_id, credential.id);
         let open = txn.authorizations_open_of_credential_for_update(tenant, user_id, id).await?;
-        self.cancel_all(txn, tenant, open).await
+        self.cancel_all(txn, tenant, open).await.map(|(ended, _)| ended)
     }
 
     /// Wakes those who watch sessions that a request has ended.

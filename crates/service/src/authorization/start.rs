@@ -145,7 +145,7 @@ impl Services {
                 open.retain(|session| session.state.is_open());
                 // One more comes. Those that are started at the same time may exceed it, until the next start.
                 let too_many = (open.len() + 1).saturating_sub(MAX_OPEN);
-                cancelled = self.cancel_all(txn, tenant, open.into_iter().take(too_many)).await?;
+                cancelled = self.cancel_all(txn, tenant, open.into_iter().take(too_many)).await?.0;
             }
             txn.authorization_insert(tenant, session).await?;
             for (column, secret) in secrets {

@@ -13,8 +13,11 @@ mod pool;
 mod tunnel;
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use jackfield_domain::TenantId;
@@ -59,6 +62,8 @@ pub struct Client {
     places: Semaphore,
     /// Tells calls that can be done without that another one lacks a place.
     wanted: Notify,
+    /// The calls that wait for a place.
+    waiting: AtomicUsize,
     /// One for each kind of calls.
     breakers: [Breaker; 7],
     last_use: Mutex<Instant>,
@@ -87,6 +92,9 @@ pub enum Purpose {
 /// A place for one call, which is free again when this is dropped.
 pub struct Reserved<'a>(SemaphorePermit<'a>);
 
+/// A call that waits for a place.
+struct Waiting<'a>(&'a AtomicUsize);
+
 /// The protocol of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Protocol {
@@ -94,8 +102,8 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// The time that a call which can be done without goes on after another one has begun to wait for a place. An endpoint that answers at once
-/// needs no more.
+/// The longest time that a call which can be done without goes on after another one has begun to wait for a place. An endpoint that answers at
+/// once needs no more.
 const GRACE: Duration = Duration::from_millis(250);
 
 // === impl Purpose ===
@@ -137,6 +145,7 @@ impl Client {
             pool: Pool::new(definition.limits.idle, kept),
             places: Semaphore::new(definition.limits.concurrency),
             wanted: Notify::new(),
+            waiting: AtomicUsize::new(0),
             breakers: std::array::from_fn(|_| Breaker::new(&definition.limits)),
             last_use: Mutex::new(Instant::now()),
             observer: network.metrics.observer(None),
@@ -252,7 +261,7 @@ impl Client {
             let in_time = within(deadline.at(), call, || attempt.is_sent());
             match wanted {
                 None => in_time.await,
-                Some(wanted) => Box::pin(unless_wanted(wanted, in_time)).await,
+                Some(wanted) => Box::pin(self.unless_wanted(wanted, in_time)).await,
             }
         };
         let outcome = outcome.unwrap_or_else(|| Err(deadline.fault()));
@@ -308,16 +317,52 @@ impl Client {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);
         }
-        self.wanted.notify_waiters();
         let end = Instant::now() + self.definition.timeouts.connect;
         let earlier = deadline.filter(|deadline| deadline.at() < end);
-        match timeout_at(earlier.map_or(end, Deadline::at), self.places.acquire()).await {
+        let _waiting = Waiting::begin(&self.waiting);
+        // It queues first: from then on no call that can be done without takes a place before it.
+        let mut place = pin!(self.places.acquire());
+        let queued = poll_fn(|cx| Poll::Ready(place.as_mut().poll(cx))).await;
+        let acquired = match queued {
+            Poll::Ready(place) => Ok(place),
+            Poll::Pending => {
+                self.wanted.notify_waiters();
+                timeout_at(earlier.map_or(end, Deadline::at), place).await
+            }
+        };
+        match acquired {
             Ok(place) => place.map_err(|_| Fault::Busy),
             Err(_) => match earlier {
                 Some(Deadline::Caller(_)) => Err(Fault::CallerTimeout),
                 // It says nothing about the system.
                 Some(Deadline::Server(_)) | None => Err(Fault::Busy),
             },
+        }
+    }
+
+    /// The outcome of a call that can be done without. `Busy` if others lack a place for longer than a moment.
+    async fn unless_wanted<'a, T>(
+        &'a self,
+        first: Notified<'a>,
+        call: impl Future<Output = Option<Result<T, Fault>>>,
+    ) -> Option<Result<T, Fault>> {
+        let grace = GRACE.min(self.definition.timeouts.connect / 2);
+        let is_wanted = async {
+            let mut wanted = first;
+            loop {
+                wanted.await;
+                sleep(grace).await;
+                // Calls that begin to wait after the look are heard of.
+                wanted = self.wanted.notified();
+                if self.waiting.load(Ordering::Relaxed) > 0 {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = call => outcome,
+            () = is_wanted => Some(Err(Fault::Busy)),
         }
     }
 
@@ -405,19 +450,18 @@ impl Client {
     }
 }
 
-/// The outcome of a call that can be done without. `Busy` if another one lacks a place before.
-async fn unless_wanted<T>(
-    wanted: Notified<'_>,
-    call: impl Future<Output = Option<Result<T, Fault>>>,
-) -> Option<Result<T, Fault>> {
-    let is_wanted = async {
-        wanted.await;
-        sleep(GRACE).await;
-    };
-    tokio::select! {
-        biased;
-        outcome = call => outcome,
-        () = is_wanted => Some(Err(Fault::Busy)),
+// === impl Waiting ===
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

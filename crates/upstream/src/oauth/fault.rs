@@ -123,10 +123,13 @@ impl TokenFault {
                 {
                     TokenFailure::Connection
                 }
-                // A server that says that it fails, and by its status that it did not process the request.
-                (Some(TokenFailure::Unknown), TokenFailure::Transient) => TokenFailure::Transient,
-                // The status says that it failed on the way, or that another took over. The code may be about a part of the work.
-                (Some(_), TokenFailure::Unknown) if code.spares_grant() && !status.is_success() => {
+                // A server that says that it fails, and by its status that it did not process the request. So a code is not about the client.
+                (
+                    Some(TokenFailure::Unknown | TokenFailure::Connection | TokenFailure::Request),
+                    TokenFailure::Transient,
+                ) => TokenFailure::Transient,
+                // The status says that it failed on the way, or sends the caller elsewhere after the work. The code may be about a part of it.
+                (Some(_), TokenFailure::Unknown) if code.spares_grant() && !is_success(*status) => {
                     TokenFailure::Unknown
                 }
                 (Some(class), _) => class,
@@ -231,6 +234,11 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         self.name
     }
+}
+
+/// Returns whether a response with a status may have tokens.
+pub(super) fn is_success(status: StatusCode) -> bool {
+    [StatusCode::OK, StatusCode::CREATED].contains(&status)
 }
 
 /// The class of a response by its status alone.

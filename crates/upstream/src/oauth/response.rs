@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::device::DeviceAuthorization;
-use super::fault::{ErrorCode, TokenFault};
+use super::fault::{ErrorCode, TokenFault, is_success};
 use super::revocation::Revocation;
 use crate::client::Response;
 use crate::retry_after::retry_after;
@@ -68,8 +68,8 @@ pub enum AccessFlaw {
          control characters"
     )]
     ScopeInvalid,
-    #[error("the token endpoint gave no usable answer: it has an error code beside its tokens")]
-    ErrorBeside,
+    #[error("the token endpoint gave no usable answer: it has {} beside its tokens", .0.as_str())]
+    ErrorBeside(ErrorCode),
 }
 
 /// The longest lifetime that is believed. A longer one means that the token does not expire.
@@ -108,7 +108,7 @@ pub(crate) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
     // It may be no error at all: what was sent is spent if there are tokens, and the refresh token beside it is in no other place.
     let tokens = Members::of(response).map(|members| members.tokens(*status));
     match tokens.filter(|tokens| tokens.access.is_ok() || tokens.refresh_token.is_some()) {
-        Some(tokens) => Ok(TokenResponse { access: Err(AccessFlaw::ErrorBeside), ..tokens }),
+        Some(tokens) => Ok(TokenResponse { access: Err(AccessFlaw::ErrorBeside(*code)), ..tokens }),
         None => read,
     }
 }
@@ -133,11 +133,6 @@ fn read_as<T>(response: &Response, success: impl FnOnce(Members) -> Option<T>) -
         status if is_success(status) => members.and_then(success).ok_or(TokenFault::BodyMalformed { status }),
         status => Err(TokenFault::Status { status, retry_after }),
     }
-}
-
-/// Returns whether a response with a status may have tokens.
-fn is_success(status: StatusCode) -> bool {
-    [StatusCode::OK, StatusCode::CREATED].contains(&status)
 }
 
 /// Reads the response of a revocation endpoint.
@@ -170,7 +165,7 @@ impl AccessFlaw {
             AccessFlaw::TypeInvalid => "TOKEN_TYPE_INVALID",
             AccessFlaw::LifetimeInvalid => "EXPIRES_IN_INVALID",
             AccessFlaw::ScopeInvalid => "SCOPE_INVALID",
-            AccessFlaw::ErrorBeside => "TOKEN_REFUSED",
+            AccessFlaw::ErrorBeside(_) => "TOKEN_REFUSED",
         }
     }
 }
