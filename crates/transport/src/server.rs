@@ -83,7 +83,7 @@ impl Server {
     pub async fn check_addresses(config: &TransportConfig) -> Result<(), BindError> {
         let health = config.listen.health_address.parse::<SocketAddr>().ok();
         let http = config.http.iter().map(|listen| listen.address);
-        // They stay bound until the end: two listeners may have the same address.
+        // They stay bound until the end, so that two listeners with one address are found.
         let mut bound = Vec::new();
         for address in config.listen.tcp_address().into_iter().chain(health).chain(http) {
             bound.push(Listener::tcp(address).await?);

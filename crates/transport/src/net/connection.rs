@@ -234,9 +234,9 @@ fn turn<I: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Polls a connection once per turn of the scheduler while it has several calls. Responses that are ready at the same time are then written
-/// with one system call: each wakes the connection, which would otherwise go before the next of them and write the first one
-/// alone. The response to a lone call waits for nothing. Turns are counted.
+/// Polls a connection once per turn of the scheduler while it has several calls. Responses that are ready at the same time are
+/// then written with one system call: each wakes the connection, which would otherwise go before the next of them and write
+/// the first one alone. The response to a lone call, or to the last one of several, waits for nothing. Turns are counted.
 async fn gathered<F: Future>(connection: F, turns: &AtomicU64, has_several: impl Fn() -> bool) -> F::Output {
     let mut connection = pin!(connection);
     let mut others_went = false;
@@ -297,6 +297,18 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_lone_call_does_not_wait_for_another_turn() {
+        for (has_several, turns_before) in [(false, 0), (true, 1)] {
+            let turns = AtomicU64::new(0);
+            let mut connection = pin!(gathered(std::future::ready(()), &turns, || has_several));
+            for _ in 0..turns_before {
+                assert!(futures::poll!(connection.as_mut()).is_pending());
+            }
+            assert!(futures::poll!(connection).is_ready());
+        }
+    }
 
     #[tokio::test]
     async fn what_is_ready_goes_before_the_connection_that_is_woken() {

@@ -34,7 +34,7 @@ pub(super) struct WireState {
     pub(super) flood: AtomicBool,
     /// True when the bytes of the client are to be overwritten.
     pub(super) scrub: AtomicBool,
-    /// Bytes of DATA frames, heads not counted, that the socket took or will be given at the end of the turn.
+    /// Bytes of DATA frames, heads not counted, that the socket or the buffer before it took.
     pub(super) data_written: AtomicU64,
     /// RST_STREAM frames of the client: data that was still to be sent on these streams never will be.
     pub(super) resets_read: AtomicU64,
@@ -101,7 +101,7 @@ struct Bucket {
 // === impl WireState ===
 
 impl WireState {
-    /// Returns a count that changes whenever data comes from the client, or the socket takes data for it.
+    /// Returns a count that changes whenever data comes from the client, or data for it is written.
     pub(super) fn moves(&self) -> u64 {
         self.reads.load(Ordering::Relaxed).wrapping_add(self.data_written.load(Ordering::Relaxed))
     }
@@ -198,7 +198,7 @@ impl FrameMeter {
         }
     }
 
-    /// Counts bytes that the socket took, or will be given at the end of the turn.
+    /// Counts bytes that the socket or the buffer before it took.
     pub(super) fn written(&mut self, bytes: &[u8], wire: &WireState) {
         let mut scanner = std::mem::replace(&mut self.written, Scanner::new(0));
         scanner.scan(bytes, |head| match head.kind {

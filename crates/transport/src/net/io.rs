@@ -36,7 +36,7 @@ pub(super) struct GuardedIo<I> {
     meter: FrameMeter,
     scrub: Scrub,
     wire: Arc<WireState>,
-    /// What was written in this turn.
+    /// What was written and is not sent yet.
     unsent: SendBuffer,
     stall: Stall,
     /// The turn in which it was read last, and how many bytes.
@@ -73,9 +73,21 @@ impl<I> GuardedIo<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
-    /// Sends what was written in this turn.
+    /// Sends what was written and is not sent yet.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            // Something else may wait for the peer, and its time runs on.
+            return Poll::Ready(Ok(()));
+        }
         let polled = self.unsent.poll_send(&mut self.io, cx);
+        self.watch(cx, polled)
+    }
+
+    /// Passes on the result of a write, which fails if the socket has taken nothing for too long.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.unsent.take_moved() {
+            self.stall.moved();
+        }
         self.stall.watch(cx, polled)
     }
 
@@ -197,13 +209,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
         if let Some(end) = self.poll_pending_goaway(cx) {
             return end.map(Err);
         }
-        let GuardedIo { io, meter, wire, unsent, stall, .. } = &mut *self;
-        let mut left = match unsent.poll_write(io, cx, bufs) {
+        let GuardedIo { io, unsent, .. } = &mut *self;
+        let taken = match unsent.poll_write(io, cx, bufs) {
             // The end of the turn tells whether the peer reads.
             Poll::Ready(Ok(taken)) => taken,
-            polled => return stall.watch(cx, polled),
+            polled => return self.watch(cx, polled),
         };
-        let taken = left;
+        let GuardedIo { meter, wire, .. } = &mut *self;
+        let mut left = taken;
         for buf in bufs {
             let part = left.min(buf.len());
             meter.written(&buf[..part], wire);
@@ -339,6 +352,47 @@ mod tests {
             assert_eq!(woken.0.load(Ordering::Relaxed), 2 * turn - 1, "it asks for its next turn itself");
             let again = Pin::new(&mut io).poll_read(&mut cx, &mut ReadBuf::new(&mut [0]));
             assert!(again.is_pending(), "there is one of them at a time");
+        }
+    }
+
+    /// Polls the end of a turn once a second, as the supervisor of a connection does, until it is done.
+    async fn turn_end<I: AsyncRead + AsyncWrite + Unpin>(io: &SharedIo<I>) -> io::Result<()> {
+        loop {
+            let polled = futures::poll!(std::future::poll_fn(|cx| io.poll_turn_end(cx)));
+            match polled {
+                Poll::Ready(done) => return done,
+                Poll::Pending => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_slowly_is_waited_for_and_one_that_does_not_read_is_not() {
+        let (near, mut far) = tokio::io::duplex(1_024);
+        let mut io = SharedIo::new(guarded(near));
+        io.write_all(&[0; ONE_TURN]).await.unwrap();
+        let start = Instant::now();
+        let reader = async {
+            let mut bytes = [0; 1_024];
+            for _ in 0..ONE_TURN / bytes.len() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                tokio::io::AsyncReadExt::read_exact(&mut far, &mut bytes).await.unwrap();
+            }
+        };
+        let (sent, ()) = tokio::join!(turn_end(&io), reader);
+        sent.unwrap();
+        assert!(start.elapsed() > Duration::from_secs(60), "it took longer than a peer may leave data unread");
+        // More than the buffer holds goes past it, and is waited for no longer.
+        for length in [2_000, 2 * ONE_TURN] {
+            let (near, _far) = tokio::io::duplex(1_024);
+            let mut io = SharedIo::new(guarded(near));
+            let start = Instant::now();
+            let failed = match io.write_all(&vec![0; length]).await {
+                Ok(()) => turn_end(&io).await,
+                failed => failed,
+            };
+            assert_eq!(failed.unwrap_err().kind(), ErrorKind::TimedOut, "{length}");
+            assert!((20..23).contains(&start.elapsed().as_secs()), "{length}: {:?}", start.elapsed());
         }
     }
 

@@ -44,6 +44,11 @@ impl Stall {
         Stall { timeout, end: None }
     }
 
+    /// Notes that the peer has taken something: the time begins anew.
+    pub(super) fn moved(&mut self) {
+        self.end = None;
+    }
+
     /// Passes on the result of a write. A write that waits too long fails.
     pub(super) fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
