@@ -220,7 +220,7 @@ on_both! {
         assert_eq!(server.sql("select count(*) from secret").await, ["1"], "old material is removed");
     }
 
-    /// Whose it is has to be said with it.
+    /// The account has to be said with the material.
     async fn an_account_goes_with_the_material_of_which_it_was(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;

@@ -100,7 +100,7 @@ on_both! {
     }
 
     /// A caller who comes again gets no better one.
-    async fn one_that_has_expired_when_the_answer_is_there_is_told(server) {
+    async fn one_that_has_expired_when_the_answer_is_there_is_named_as_such(server) {
         let options = ProviderOptions { lifetime: Duration::from_secs(1), ..ProviderOptions::default() };
         let world = World::on(&server, options).await;
         let grant = world.expired("ada").await;

@@ -2,7 +2,7 @@
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::provider::Gate;
-use jackfield_testkit::{ProviderFault, ProviderOptions, fixture, on_both};
+use jackfield_testkit::{ProviderFault, ProviderOptions, TestServer, fixture, on_both};
 use tonic::Code;
 
 use super::world::{Grant, World, refused};
@@ -30,13 +30,19 @@ async fn recreate(world: &World, credential: &str) -> Grant {
     Grant { family: issued.family, access_token: issued.access_token, credential: credential.to_owned() }
 }
 
+/// A credential whose refresh the provider refuses, once the gate is open.
+async fn held(server: &TestServer) -> (World, Grant, Gate) {
+    let world = World::on(server, ProviderOptions::default()).await;
+    let grant = world.expired("ada").await;
+    let gate = Gate::closed();
+    world.provider.fail([ProviderFault::error(400, "invalid_grant").held(&gate)]);
+    (world, grant, gate)
+}
+
 on_both! {
     /// The refresh of the deleted one is still under way when a caller asks for the other one.
     async fn a_caller_does_not_wait_for_the_refresh_of_the_one_that_was_deleted(server) {
-        let world = World::on(&server, ProviderOptions::default()).await;
-        let grant = world.expired("ada").await;
-        let gate = Gate::closed();
-        world.provider.fail([ProviderFault::error(400, "invalid_grant").held(&gate)]);
+        let (world, grant, gate) = held(&server).await;
         let issue = async {
             world.sent(1).await;
             let other = recreate(&world, &grant.credential).await;
@@ -53,10 +59,7 @@ on_both! {
 
     /// It is due, and has the version of the one that was deleted.
     async fn the_failure_of_the_one_that_was_deleted_is_not_noted(server) {
-        let world = World::on(&server, ProviderOptions::default()).await;
-        let grant = world.expired("ada").await;
-        let gate = Gate::closed();
-        world.provider.fail([ProviderFault::error(400, "invalid_grant").held(&gate)]);
+        let (world, grant, gate) = held(&server).await;
         let others = async {
             world.sent(1).await;
             let other = recreate(&world, &grant.credential).await;

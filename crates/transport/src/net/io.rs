@@ -36,7 +36,7 @@ pub(super) struct GuardedIo<I> {
     meter: FrameMeter,
     scrub: Scrub,
     wire: Arc<WireState>,
-    /// What was written and is not sent yet.
+    /// Bytes that were written and are not sent yet.
     unsent: SendBuffer,
     stall: Stall,
     /// The turn in which it was read last, and how many bytes.

@@ -1,5 +1,5 @@
-//! What a connection writes in one turn of the scheduler, kept above TLS. So the responses of a turn go out in few records,
-//! with one system call: the HTTP library writes and flushes each of them by itself.
+//! A buffer above TLS for the bytes that a connection writes in one turn of the scheduler. It sends the responses of a turn in
+//! few records, with one system call: the HTTP library writes and flushes each of them by itself.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;

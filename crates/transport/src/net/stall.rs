@@ -44,7 +44,7 @@ impl Stall {
         Stall { timeout, end: None }
     }
 
-    /// Notes that the peer has taken something: the time begins anew.
+    /// Notes that the peer has taken something: the time starts again.
     pub(super) fn moved(&mut self) {
         self.end = None;
     }

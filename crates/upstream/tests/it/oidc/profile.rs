@@ -30,13 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Narrow {
     async fn start() -> Self {
         let asked = Arc::<Notify>::default();
-        let told = asked.clone();
+        let noted = asked.clone();
         let server = Server::plain(move |mut peer| {
-            let told = told.clone();
+            let noted = noted.clone();
             async move {
                 while let Some(request) = peer.request().await {
                     if request.starts_with("GET /me ") {
-                        told.notify_one();
+                        noted.notify_one();
                         std::future::pending::<()>().await;
                     }
                     peer.respond("{}").await;
